@@ -1,0 +1,3 @@
+from classgraft.cli import main
+
+main()

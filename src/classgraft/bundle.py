@@ -1,0 +1,294 @@
+"""The bundle: a folder that holds a model with its class names, preprocessing, memory and history.
+
+``config.json`` and ``model.safetensors`` carry timm's keys where the network is a plain timm one, so that the folder
+also loads with ``timm.create_model("local-dir:...")``. Nothing in a bundle is code and no import string is read from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from classgraft.data.names import check_names, normal
+from classgraft.errors import InputError, nearest
+from classgraft.models.classifier import Classifier, Head
+from classgraft.models.cut import cut
+from classgraft.models.preparation import Preparation
+from classgraft.models.sources import Architecture, load_weights
+from classgraft.storage import recover, replaced
+
+FORMAT = 1
+CODE = "python"
+"""The source of a network that was given as an object: such a bundle needs that object's code to be loaded."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model and all that is needed to use it and to grow it again."""
+
+    model: Classifier
+    architecture: Architecture
+    head: str
+    """Where the head sits in the plain network."""
+    preparation: Preparation
+    added: tuple[str, ...] = ()
+    """Classes that the last extension added."""
+    history: tuple[dict[str, Any], ...] = ()
+    """What was done, oldest first."""
+    undone: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...] = field(default=(), repr=False)
+    """For each step that can be undone, oldest first: the configuration before it and the tensors that it changed."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.classes
+
+    def then(self, model: Classifier, event: dict[str, Any], added: Sequence[str]) -> Bundle:
+        """The bundle after a step that can be undone."""
+        return replace(
+            self,
+            model=model,
+            added=tuple(added),
+            history=(*self.history, event),
+            undone=(*self.undone, (_configuration(self), _changed(_tensors(self), _tensors(replace(self, model=model))))),
+        )
+
+    def before(self) -> Bundle:
+        """The bundle before its last step.
+
+        Raises:
+            InputError: when there is nothing to undo.
+        """
+        if not self.undone:
+            raise InputError("There is nothing to undo: this model has not been changed since it was imported or trained.")
+        config, changed = self.undone[-1]
+        tensors = {**_tensors(self), **changed}
+        rows = sum(config["graft"]["rows"])
+        for name in (f"{self.head}.weight", f"{self.head}.bias"):
+            tensors[name] = tensors[name][:rows]
+        earlier = _assembled(config, tensors, self.model.body, "the step before")
+        return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
+
+
+def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None) -> None:
+    """Write the bundle; a kill or a full disk at any moment leaves what was there before whole.
+
+    Args:
+        bundle: what to save.
+        folder: created, or replaced if it is a bundle; any other non-empty folder is refused.
+        pages: further text files by name, such as ``report.html``.
+
+    Raises:
+        InputError: when the folder holds something else or cannot be written.
+    """
+    folder = Path(folder)
+    recover(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
+    with replaced(folder) as fresh:
+        save_file(_tensors(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
+        config = _configuration(bundle)
+        config["graft"]["sha256"] = _sha256(fresh / "model.safetensors")
+        for number, (earlier, changed) in enumerate(bundle.undone):
+            (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
+            save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
+        lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in bundle.history]
+        (fresh / "history.jsonl").write_text("".join(lines), "utf-8")
+        (fresh / "README.md").write_text(card(bundle), "utf-8")
+        for name, text in (pages or {}).items():
+            (fresh / name).write_text(text, "utf-8")
+        (fresh / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
+
+
+def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
+    """Read a bundle.
+
+    Args:
+        folder: where it is.
+        network: for a bundle whose network was given as a Python object: that network with any weights and any number
+            of outputs.
+
+    Raises:
+        InputError: it is missing, damaged, of a newer version, or needs code.
+    """
+    folder = Path(folder)
+    recover(folder)
+    if not (folder / "config.json").is_file():
+        there = "no bundle: it has no config.json" if folder.is_dir() else "not there"
+        raise InputError(f"'{folder}' is {there}; name a folder written by classgraft, or import a model first.")
+    config = _read_json(folder / "config.json")
+    form = config.get("format")
+    if not isinstance(form, int) or isinstance(form, bool):
+        raise InputError(f"'{folder / 'config.json'}' is not a classgraft bundle's (no format number); import the model instead.")
+    if form > FORMAT:
+        raise InputError(f"'{folder}' has format {form} and this classgraft reads up to {FORMAT}; upgrade classgraft.")
+    weights = folder / "model.safetensors"
+    tensors = _read_tensors(weights)
+    try:
+        stated = config["graft"]["sha256"]
+        if stated != _sha256(weights):
+            raise InputError(f"'{weights}' is not the file that was saved with this bundle (its checksum differs); restore the bundle.")
+        bundle = _assembled(config, tensors, network, f"'{folder}'")
+        undone = [
+            (_read_json(folder / f"undo-{i}.json"), _read_tensors(folder / f"undo-{i}.safetensors"))
+            for i in range(int(config["graft"]["undo"]))
+        ]
+        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").splitlines()]
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"'{folder}' is damaged ({type(error).__name__}: {error}); restore it or import the model again.") from error
+    return replace(bundle, history=tuple(history), undone=tuple(undone))
+
+
+def place(bundle: Bundle, name: str) -> int:
+    """The place of a class by its exact name; else an InputError that suggests the nearest."""
+    name = normal(name)
+    if name not in bundle.classes:
+        hint = nearest(name, bundle.classes) if len(bundle.classes) <= 30 else nearest(name, bundle.classes).split(" Known")[0]
+        raise InputError(f"The model has no class '{name}'.{hint}")
+    return bundle.classes.index(name)
+
+
+def card(bundle: Bundle) -> str:
+    """The model card: what it is, what was done to it, how to load it."""
+    model = bundle.model
+    parameters = sum(p.numel() for p in model.parameters())
+    done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
+    plain = f'\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n' if bundle.architecture.scheme == "timm" else ""
+    shown = ", ".join(bundle.classes[:20]) + (f" and {len(bundle.classes) - 20} more" if len(bundle.classes) > 20 else "")
+    last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
+    return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
+
+{parameters:,} parameters. Input: RGB {bundle.preparation.size} x {bundle.preparation.size}, short side resized to
+{bundle.preparation.resize} (bicubic, antialiased), centre crop, mean {bundle.preparation.mean}, standard deviation {bundle.preparation.std}.
+
+Classes: {shown}.
+{last}
+## What was done
+
+{chr(10).join(done)}
+
+## Use
+
+    classgraft predict THIS-FOLDER picture.jpg
+{plain}"""
+
+
+def _configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys for the plain network, and under ``graft`` what timm does not know."""
+    preparation, classes = bundle.preparation, bundle.classes
+    return {
+        "format": FORMAT,
+        "architecture": bundle.architecture.name,
+        "num_classes": len(classes),
+        "num_features": bundle.model.head.linear[0].in_features if classes else None,
+        "model_args": dict(bundle.architecture.arguments),
+        "label_names": list(classes),
+        "pretrained_cfg": {
+            "input_size": [3, preparation.size, preparation.size],
+            "interpolation": "bicubic",
+            "crop_pct": preparation.size / preparation.resize,
+            "crop_mode": "center",
+            "mean": list(preparation.mean),
+            "std": list(preparation.std),
+            "num_classes": len(classes),
+            "classifier": bundle.head,
+            "label_names": list(classes),
+        },
+        "graft": {
+            "source": bundle.architecture.source,
+            "head": bundle.head,
+            "resize": preparation.resize,
+            "rows": list(bundle.model.head.rows),
+            "added": list(bundle.added),
+            "undo": len(bundle.undone),
+        },
+    }
+
+
+def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Module | None, what: str) -> Bundle:
+    """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
+    graft, classes = config["graft"], check_names(config["label_names"])
+    architecture = Architecture(graft["source"], config["model_args"])
+    rows = [int(count) for count in graft["rows"]]
+    size = tensors[f"{graft['head']}.weight"].shape
+    if sum(rows) != len(classes) or size[0] != len(classes):
+        raise InputError(f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it.")
+    if network is None:
+        if architecture.scheme == CODE:
+            raise InputError(f"{what} holds a network given from Python ({architecture.name}); load it there with network=.")
+        network = architecture.build(len(classes))
+        body = cut(network, classes, graft["head"]).body
+    elif graft["head"] in dict(network.named_modules()) and isinstance(network.get_submodule(graft["head"]), nn.Linear):
+        outputs = network.get_submodule(graft["head"]).out_features
+        body = cut(network, [str(k) for k in range(int(outputs))], graft["head"]).body  # type: ignore[call-overload]
+    else:
+        import copy
+
+        body = copy.deepcopy(network)
+    weight, bias = tensors[f"{graft['head']}.weight"], tensors[f"{graft['head']}.bias"]
+    inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
+    load_weights(body, inside, what)
+    blocks = []
+    for first, count in zip([sum(rows[:i]) for i in range(len(rows))], rows, strict=True):
+        block = nn.Linear(size[1], count, dtype=weight.dtype)
+        with torch.no_grad():
+            block.weight.copy_(weight[first : first + count])
+            block.bias.copy_(bias[first : first + count])
+        blocks.append(block)
+    side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
+    preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
+    model = Classifier(body, Head(blocks), classes).eval()
+    return Bundle(model, architecture, graft["head"], preparation, tuple(graft["added"]))
+
+
+def _tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """The plain network's tensors: the body's and one weight and bias for all rows."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
+    tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
+    tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
+    return tensors
+
+
+def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The earlier tensors that cannot be had again by cutting rows off the later ones."""
+    return {
+        name: value
+        for name, value in before.items()
+        if after[name].shape[1:] != value.shape[1:]
+        or (value.ndim == 0 and not torch.equal(after[name], value))
+        or (value.ndim > 0 and not torch.equal(after[name][: len(value)], value))
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' is no JSON object; restore the bundle or import the model again.")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

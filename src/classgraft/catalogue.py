@@ -1,0 +1,88 @@
+"""The list of what exists: method names, where each is written, and a line on each. Importing it imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from classgraft.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from classgraft.training.recipe import Recipe
+    from classgraft.verbs import Extender, Trainer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in the catalogue."""
+
+    name: str
+    verb: str
+    """"extend" or "train"."""
+    module: str
+    type: str
+    summary: str
+
+
+ENTRIES = (
+    Entry("glne", "extend", "classgraft.extenders.glne", "GLNE", "frozen network, rows learnt against generated old features"),
+    Entry("imprint", "extend", "classgraft.extenders.imprint", "Imprint", "new rows are mean directions of the photos' features"),
+    Entry("rows", "extend", "classgraft.extenders.rows", "Rows", "frozen network, new rows from the new photos alone"),
+    Entry("finetune", "extend", "classgraft.extenders.finetune", "Finetune", "everything learns from the new photos; forgets"),
+    Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
+    Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
+)
+
+
+def entry(name: str, verb: str) -> Entry:
+    """By name; an unknown one is an InputError that suggests the nearest."""
+    known = {e.name: e for e in ENTRIES if e.verb == verb}
+    if name not in known:
+        raise InputError(f"There is no method '{name}' to {verb} with.{nearest(name, known)}")
+    return known[name]
+
+
+def extender(name: str, settings: Mapping[str, Any] | None = None) -> Extender:
+    """A method that extends, with these fields set."""
+    return _make(entry(name, "extend"), settings or {})  # type: ignore[no-any-return]
+
+
+def trainer(name: str, settings: Mapping[str, Any] | None = None) -> Trainer:
+    """A method that trains, with these fields set."""
+    return _make(entry(name, "train"), settings or {})  # type: ignore[no-any-return]
+
+
+def method_type(found: Entry) -> type:
+    """The dataclass itself."""
+    return getattr(importlib.import_module(found.module), found.type)  # type: ignore[no-any-return]
+
+
+def _make(found: Entry, settings: Mapping[str, Any]) -> Any:
+    """Fields of the method and, under their own names, of its recipe."""
+    kind = method_type(found)
+    own = {f.name: f for f in dataclasses.fields(kind)}
+    recipe: Recipe | None = own["recipe"].default if "recipe" in own else None  # type: ignore[assignment]
+    of_recipe = {f.name for f in dataclasses.fields(recipe)} if recipe else set()
+    unknown = [name for name in settings if name not in own and name not in of_recipe]
+    if unknown:
+        raise InputError(f"{found.name} has no setting '{unknown[0]}'.{nearest(unknown[0], (set(own) | of_recipe) - {'recipe'})}")
+    chosen = {k: _typed(found.name, kind, k, v) for k, v in settings.items() if k in own}
+    if recipe and (changed := {k: v for k, v in settings.items() if k in of_recipe and k not in own}):
+        changed = {k: _typed(found.name, type(recipe), k, v) for k, v in changed.items()}
+        chosen["recipe"] = dataclasses.replace(recipe, **changed)
+    return kind(**chosen)
+
+
+def _typed(method: str, kind: type, name: str, value: Any) -> Any:
+    """The value as the field's type, where that loses nothing."""
+    hint = get_type_hints(kind)[name]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        raise InputError(f"The setting {name} of {method} is {hint.__name__}, not {value!r}.")
+    if hint not in (int, float, str, bool) and isinstance(value, list):
+        return tuple(value)
+    return value

@@ -1,0 +1,280 @@
+"""The command line: words, progress and exit codes; no mathematics. It imports no torch until a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from classgraft.errors import InputError
+
+if TYPE_CHECKING:
+    from classgraft.bundle import Bundle
+    from classgraft.metrics import Evaluation
+
+app = typer.Typer(
+    help="Graft new classes onto a trained image classifier: from a few photos, without the old data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BundleArgument = Annotated[Path, typer.Argument(help="folder of the model", metavar="BUNDLE")]
+Set = Annotated[list[str], typer.Option("--set", help="a field of the method, as field=value; repeatable", metavar="FIELD=VALUE")]
+Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+def main() -> None:
+    """Run a command. Exit code 0: done; 2: the input is at fault, one sentence on standard error; 1: a bug."""
+    try:
+        app(prog_name="classgraft")
+    except InputError as error:
+        _say(f"classgraft: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="timm:NAME or cifar:NAME")],
+    out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
+    classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
+    arch_arg: Annotated[list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")] = [],  # noqa: B006
+    mean: Annotated[tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")] = None,
+    std: Annotated[tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")] = None,
+    size: Annotated[int | None, typer.Option(help="side of the square that the network sees")] = None,
+    resize: Annotated[int | None, typer.Option(help="short side before the centre crop")] = None,
+    head: Annotated[str | None, typer.Option(help="the layer that gives the logits, where it cannot be found")] = None,
+) -> None:
+    """Make a bundle of a trained classifier."""
+    from classgraft import api
+    from classgraft.models.sources import argument
+
+    bundle = api.import_model(
+        source, weights, classes, arguments=dict(map(argument, arch_arg)), head=head, mean=mean, std=std, size=size, resize=resize
+    )
+    api.save(bundle, out)
+    print(f"{out}: {source} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels, head '{bundle.head}'")
+
+
+@app.command()
+def extend(
+    bundle: BundleArgument,
+    photos: Annotated[Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")],
+    out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
+    shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
+    seed: Annotated[int, typer.Option(help="of the draw and of the method")] = 0,
+    old_images: Annotated[Path | None, typer.Option(help="images of the old classes, for methods that can use them")] = None,
+    set_: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Add classes from a few photos."""
+    from classgraft import api
+
+    started = time.perf_counter()
+    base = _load(bundle)
+    with _progress():
+        grown = api.extend(
+            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
+            strict=strict, warn=_warn,
+        )  # fmt: skip
+    api.save(grown, out)
+    event = grown.history[-1]
+    print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
+    print(f"{out}: {len(grown.classes)} classes, new: {', '.join(grown.added)}")
+
+
+@app.command()
+def evaluate(
+    bundle: BundleArgument,
+    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    json_: Json = False,
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")] = False,
+    strict: Strict = False,
+) -> None:
+    """Measure accuracy on labelled images: old classes, new classes, harmonic mean, all."""
+    from classgraft import api
+
+    with _progress():
+        result = api.evaluate(_load(bundle), *images, skip_unknown=skip_unknown, strict=strict, warn=_warn)
+    if json_:
+        print(json.dumps(result.summary(), ensure_ascii=False))
+    else:
+        _table([("", result)])
+
+
+@app.command()
+def predict(
+    bundle: BundleArgument,
+    files: Annotated[list[Path], typer.Argument(help="pictures, or folders of pictures")],
+    top: Annotated[int, typer.Option(help="classes to show for each", min=1)] = 3,
+    json_: Json = False,
+    strict: Strict = False,
+) -> None:
+    """Name what is in pictures."""
+    from classgraft import api
+
+    with _progress():
+        found = api.predict(_load(bundle), files, top, strict=strict, warn=_warn)
+    if json_:
+        rows = [{"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True))} for p in found]
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    for p in found:
+        shown = ", ".join(f"{name} {value:.1%}" for name, value in zip(p.classes, p.probabilities, strict=True))
+        print(f"{p.name}: {shown}")
+
+
+@app.command()
+def report(
+    bundle: BundleArgument,
+    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    out: Annotated[Path | None, typer.Option(help="the page (BUNDLE/report.html)")] = None,
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")] = False,
+) -> None:
+    """Write a page that shows what the last extension gave and what it cost, on labelled images."""
+    from classgraft import pages
+
+    page = out or bundle / "report.html"
+    with _progress():
+        html = pages.of_extension(_load(bundle), images, skip_unknown=skip_unknown, command=_command(), warn=_warn)
+    pages.write(html, page)
+    print(page)
+
+
+@app.command()
+def undo(
+    bundle: BundleArgument,
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Take back the last extension or removal."""
+    from classgraft import api
+
+    before = _load(bundle)
+    api.save(api.undo(before), out or bundle)
+    print(f"taken back: {before.history[-1]['sentence']}")
+
+
+@app.command()
+def remove(
+    bundle: BundleArgument,
+    name: Annotated[str, typer.Argument(help="the class, by its exact name")],
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Remove a class; the others keep their order."""
+    from classgraft import api
+
+    smaller = api.remove(_load(bundle), name)
+    api.save(smaller, out or bundle)
+    print(f"{smaller.history[-1]['sentence']}; {len(smaller.classes)} are left")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from classgraft.catalogue import ENTRIES
+
+    width = max(len(entry.name) for entry in ENTRIES)
+    for entry in ENTRIES:
+        print(f"{entry.verb:8}{entry.name:{width}}  {entry.summary}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder to write the grown bundle and the page to")] = Path("classgraft-demo"),
+    seed: Annotated[int, typer.Option(help="of everything")] = 0,
+) -> None:
+    """Show the whole job on scikit-learn's handwritten digits: train 0 to 7, throw them away, graft 8 and 9."""
+    from classgraft import demonstration
+
+    with _progress():
+        story = demonstration.tell(seed)
+    demonstration.save(story, out, _command())
+    _table([(row.name, row.evaluation) for row in story.rows])
+    print(f"{out}: the grown model and report.html")
+
+
+def _load(folder: Path) -> Bundle:
+    from classgraft import api
+
+    return api.load(folder)
+
+
+def _settings(words: list[str]) -> dict[str, Any]:
+    from classgraft.models.sources import argument
+
+    return dict(map(argument, words))
+
+
+def _table(rows: list[tuple[str, Evaluation]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "old %", "new %", "harmonic %", "all %", "n old + new"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for name, evaluation in rows:
+        summary = evaluation.summary()
+        cells = ["-" if summary[key] is None else f"{100 * summary[key]:.1f}" for key in ("old", "new", "harmonic", "all")]
+        table.add_row(name, *cells, f"{summary['n']['old']} + {summary['n']['new']}")
+    Console().print(table)
+
+
+class _progress:
+    """Progress bars for whatever takes longer than two seconds; none where standard error is no terminal."""
+
+    def __enter__(self) -> None:
+        from classgraft.training.loop import show_progress, silent
+
+        self.bars: Any = None
+        if not sys.stderr.isatty():
+            show_progress(silent)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[terms]}"),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self.started, self.tasks = time.monotonic(), {}
+        show_progress(self.show)
+
+    def show(self, what: str, done: int, total: int, terms: dict[str, float]) -> None:
+        if time.monotonic() - self.started < 2:
+            return
+        self.bars.start()
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total, terms="")
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        self.bars.update(self.tasks[what], completed=done, total=total, terms=shown)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+
+def _warn(sentence: str) -> None:
+    _say(f"warning: {sentence}")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["classgraft", *sys.argv[1:]])

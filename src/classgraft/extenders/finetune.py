@@ -1,0 +1,32 @@
+"""Plain fine-tuning: the whole network learns from the new photos alone. It forgets; that is what it is here to show.
+
+The baseline "fine-tuning" of Li and Hoiem: Learning without Forgetting, ECCV 2016, arXiv 1606.09282, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from classgraft.data.images import Task
+from classgraft.models.classifier import Classifier
+from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+
+@dataclass(frozen=True)
+class Finetune(Extender):
+    """Cross-entropy over all classes on the new photos; every weight is free."""
+
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, lr=0.01, weight_decay=1e-4)
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        grown = model.grown(task.classes).requires_grad_(True)
+
+        def objective(batch: Batch) -> Terms:
+            return {"new": F.cross_entropy(grown(batch.images), batch.targets)}
+
+        fit(grown, objective, task.train.of(grown.classes), self.recipe, "fine-tuning")
+        return grown

@@ -1,0 +1,190 @@
+"""What is measured: accuracies of old and new classes, calibration, and the trade between old and new.
+
+Tensors in, numbers out. Accuracies are fractions, micro over images, in the joint label space of all classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def harmonic(old: float | None, new: float | None) -> float | None:
+    """Harmonic mean of two accuracies; None where either is not measured, 0 where either is 0."""
+    if old is None or new is None:
+        return None
+    return 0.0 if old + new == 0 else 2 * old * new / (old + new)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: |confidence - accuracy| averaged over equal bins of the confidence, by share.
+
+    Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, arXiv 1706.04599, equation 3.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,).
+    """
+    confidence, predicted = probabilities.double().max(1)
+    right = (predicted == labels).double()
+    bin_ = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins are open below and closed above
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_, confidence - right)
+    return float(gap.abs().sum() / len(labels))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts of one classifier on one set of images."""
+
+    classes: tuple[str, ...]
+    new: frozenset[int]
+    """Places of the classes that the last extension added."""
+    confusion: Tensor
+    """int64 (K, K): [true, predicted]."""
+    ece: float | None
+    """Expected calibration error over 15 bins."""
+
+    def accuracy(self, places: Sequence[int] | None = None) -> float | None:
+        """Over the images of these classes (all: None); None where there is no image."""
+        confusion = self.confusion if places is None else self.confusion[list(places)]
+        rows = range(len(self.classes)) if places is None else places
+        right = sum(int(self.confusion[k, k]) for k in rows)
+        total = int(confusion.sum())
+        return right / total if total else None
+
+    @property
+    def old_places(self) -> list[int]:
+        return [k for k in range(len(self.classes)) if k not in self.new]
+
+    @property
+    def old(self) -> float | None:
+        return self.accuracy(self.old_places)
+
+    @property
+    def added(self) -> float | None:
+        """Accuracy of the new classes."""
+        return self.accuracy(sorted(self.new))
+
+    def count(self, places: Sequence[int]) -> int:
+        return int(self.confusion[list(places)].sum())
+
+    def summary(self) -> dict[str, Any]:
+        """The object that ``evaluate --json`` prints."""
+        per_class = {
+            name: {"n": int(self.confusion[k].sum()), "accuracy": self.accuracy([k])}
+            for k, name in enumerate(self.classes)
+            if int(self.confusion[k].sum())
+        }
+        return {
+            "old": self.old,
+            "new": self.added,
+            "harmonic": harmonic(self.old, self.added),
+            "all": self.accuracy(),
+            "ece": self.ece,
+            "n": {"old": self.count(self.old_places), "new": self.count(sorted(self.new)), "all": int(self.confusion.sum())},
+            "per_class": per_class,
+        }
+
+
+def evaluation(logits: Tensor, labels: Tensor, classes: Sequence[str], new: Sequence[int] = ()) -> Evaluation:
+    """From logits (N, K) and labels (N,)."""
+    size = len(classes)
+    confusion = torch.bincount(labels * size + logits.argmax(1), minlength=size * size).view(size, size)
+    ece = calibration_error(logits.softmax(1), labels) if len(labels) else None
+    return Evaluation(tuple(classes), frozenset(new), confusion, ece)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """New accuracy over old accuracy as one number is added to every new logit."""
+
+    offset: Tensor
+    """(M,), ascending: the more is added, the more images go to the new classes."""
+    old: Tensor
+    """(M,) accuracy of old images in the joint label space."""
+    new: Tensor
+    """(M,) accuracy of new images."""
+
+    @property
+    def harmonic(self) -> Tensor:
+        return 2 * self.old * self.new / (self.old + self.new).clamp(min=1e-12)
+
+    @property
+    def area(self) -> float:
+        """Area under new accuracy over old accuracy, as a share of the unit square (trapezoids, from old = 0)."""
+        old, new = self.old.flip(0), self.new.flip(0)
+        return float(torch.trapezoid(torch.cat([new[:1], new]), torch.cat([old.new_zeros(1), old])))
+
+    @property
+    def best(self) -> float:
+        """The best harmonic mean on the curve: what an offset chosen on these very images would give."""
+        return float(self.harmonic.max())
+
+    @property
+    def achieved(self) -> float:
+        """The harmonic mean at offset 0."""
+        return float(self.harmonic[int(self.offset.abs().argmin())])
+
+    @property
+    def regret(self) -> float:
+        """Calibration regret: best minus achieved."""
+        return self.best - self.achieved
+
+
+def curve(old_images: Tensor, old_labels: Tensor, new_images: Tensor, new_labels: Tensor, first: int) -> Curve:
+    """The whole curve, exactly: a point before, between and after all offsets at which any answer changes.
+
+    Args:
+        old_images: logits (A, K) of images of old classes.
+        old_labels: (A,).
+        new_images: logits (B, K) of images of new classes.
+        new_labels: (B,).
+        first: the place of the first new class; all from there on are new.
+    """
+    old_margin, old_right = _margin(old_images, old_labels, first)
+    new_margin, new_right = _margin(new_images, new_labels, first)
+    turns = torch.cat([old_margin, new_margin]).unique()
+    between = (turns[1:] + turns[:-1]) / 2
+    offset = torch.cat([turns[:1] - 1, between, turns[-1:] + 1, turns.new_zeros(1)]).unique()
+    # an image stays with the old classes while the offset is below its margin
+    stays_old = (old_margin[old_right] >= offset[:, None]).sum(1)
+    goes_new = (new_margin[new_right] < offset[:, None]).sum(1)
+    return Curve(offset, stays_old / max(1, len(old_labels)), goes_new / max(1, len(new_labels)))
+
+
+def _margin(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """How far the best old logit is above the best new one, and whether the label is the best on its own side."""
+    old, old_place = logits[:, :first].double().max(1)
+    new, new_place = logits[:, first:].double().max(1)
+    right = torch.where(labels < first, old_place == labels, new_place + first == labels)
+    return old - new, right
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Mean and half-width of its confidence interval by Student's t; the half-width is nan for a single value."""
+    from scipy.stats import t
+
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, math.nan
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1))
+    return mean, float(t.ppf((1 + confidence) / 2, count - 1)) * deviation / math.sqrt(count)
+
+
+def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Lower and upper end of a share's interval.
+
+    Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence) / 2))
+    share, square = right / total, z * z / total
+    middle, half = share + square / 2, z * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return (middle - half) / (1 + square), (middle + half) / (1 + square)

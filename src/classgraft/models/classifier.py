@@ -1,0 +1,146 @@
+"""The classifier: a body that turns images into features, a head with one row a class, and the class names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.errors import InputError
+
+
+class Head(nn.Module):
+    """Linear rows in blocks, one block for each time that classes were added.
+
+    Each block is a matrix product of its own and the results are concatenated, so a block's logits keep their bits
+    when another block comes beside it (one joint product does not: rows then move by about 1e-7 at batch 1).
+    """
+
+    def __init__(self, blocks: Iterable[nn.Linear] = ()) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, K)."""
+        if not self.blocks:
+            return features.new_zeros(len(features), 0)
+        logits = [block(features) for block in self.blocks]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Classes in each block."""
+        return tuple(block.weight.shape[0] for block in self.linear)
+
+    @property
+    def linear(self) -> list[nn.Linear]:
+        return [block for block in self.blocks if isinstance(block, nn.Linear)]
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows (K, D), a copy without gradient."""
+        return torch.cat([block.weight.detach() for block in self.linear])
+
+    @property
+    def bias(self) -> Tensor:
+        """All biases (K,), zeros where a block has none, a copy without gradient."""
+        return torch.cat(
+            [block.weight.new_zeros(len(block.weight)) if block.bias is None else block.bias.detach() for block in self.linear]
+        )
+
+
+class Classifier(nn.Module):
+    """Images (B, C, H, W) to logits (B, K) through features (B, D); row k of the head is ``classes[k]``.
+
+    Images come prepared as the body was trained on them (sized and normalised), so a classifier stands wherever the
+    network stood that it was made from.
+    """
+
+    def __init__(self, body: nn.Module, head: Head, classes: Sequence[str]) -> None:
+        super().__init__()
+        if sum(head.rows) != len(classes):
+            raise InputError(f"The head has {sum(head.rows)} rows but {len(classes)} class names were given; give one a row.")
+        self.body, self.head, self.classes = body, head, tuple(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to features (B, D)."""
+        return self.body(images)  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def grown(self, names: Sequence[str], weight: Tensor | None = None, bias: Tensor | None = None) -> Self:
+        """A copy with one new row for each name that is not known yet, after the old rows.
+
+        ``weight`` (N, D) and ``bias`` (N,) fill the new rows; without them the weights are small random numbers at a
+        hundredth of the old rows' size, drawn from the ambient generator, and the biases 0.
+        """
+        names = [name for name in names if name not in self.classes]
+        copy_ = copy.deepcopy(self)
+        if not names:
+            return copy_
+        parameter = next(self.parameters())
+        width = weight.shape[1] if weight is not None else feature_width(self)
+        block = nn.Linear(width, len(names), device=parameter.device, dtype=parameter.dtype)
+        with torch.no_grad():
+            if weight is None:
+                scale = 0.01 * (float(self.head.weight.square().mean().sqrt()) if self.classes else 1.0)
+                nn.init.normal_(block.weight, std=scale)
+            else:
+                block.weight.copy_(weight)
+            block.bias.zero_() if bias is None else block.bias.copy_(bias)
+        copy_.head.blocks.append(block)
+        copy_.classes = (*self.classes, *names)
+        copy_.head.train(self.head.training)
+        return copy_
+
+    def without(self, names: Sequence[str]) -> Self:
+        """A copy without the rows of these classes; every other row keeps its order and its numbers."""
+        copy_ = copy.deepcopy(self)
+        blocks, first = [], 0
+        for block in copy_.head.linear:
+            kept = [k for k in range(len(block.weight)) if self.classes[first + k] not in names]
+            first += len(block.weight)
+            if len(kept) == len(block.weight):
+                blocks.append(block)
+            elif kept:
+                blocks.append(_rows(block, kept))
+        copy_.head.blocks = nn.ModuleList(blocks)
+        copy_.classes = tuple(name for name in self.classes if name not in names)
+        return copy_
+
+
+def _rows(block: nn.Linear, kept: list[int]) -> nn.Linear:
+    smaller = nn.Linear(
+        block.in_features, len(kept), block.bias is not None, device=block.weight.device, dtype=block.weight.dtype
+    )
+    with torch.no_grad():
+        smaller.weight.copy_(block.weight[kept])
+        if block.bias is not None:
+            smaller.bias.copy_(block.bias[kept])
+    return smaller
+
+
+def feature_width(model: Classifier) -> int:
+    """D, read from the head, or from the body's ``num_features`` where no class is known yet."""
+    if model.head.blocks:
+        return model.head.linear[0].in_features
+    width = getattr(model.body, "num_features", None)
+    if not isinstance(width, int):
+        raise InputError("A classifier without classes needs a body with an integer attribute num_features; set it.")
+    return width
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen(module: Module) -> Module:
+    """A copy in evaluation mode that no longer learns."""
+    return copy.deepcopy(module).eval().requires_grad_(False)

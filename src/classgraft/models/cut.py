@@ -1,0 +1,99 @@
+"""Cutting a trained network into body and head, and putting the two together again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.errors import InputError
+from classgraft.models.classifier import Classifier, Head
+
+
+def head_name(network: nn.Module, classes: int | None = None) -> str:
+    """The dotted name of the layer that gives the logits.
+
+    timm states it; elsewhere it is the last linear layer, in order of registration, with ``classes`` outputs.
+    """
+    config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+    stated = config.get("classifier") if hasattr(config, "get") else None
+    if isinstance(stated, str) and isinstance(_child(network, stated), nn.Linear):
+        return stated
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    fitting = [name for name, module in linear if classes is None or module.out_features == classes]
+    if fitting:
+        return fitting[-1]
+    widths = ", ".join(f"{name} ({module.out_features})" for name, module in linear[-5:]) or "none at all"
+    wanted = "" if classes is None else f" with {classes} outputs, one for each class name"
+    raise InputError(
+        f"{type(network).__name__} has no linear layer{wanted}; its last linear layers and their outputs are: {widths}."
+        " Give the right number of class names, or the layer's name as head."
+    )
+
+
+def cut(network: nn.Module, classes: Sequence[str], head: str | None = None) -> Classifier:
+    """A classifier made of a copy of the network; ``head`` names its last layer where it cannot be found.
+
+    The body is the whole network with that layer replaced by the identity, so nothing of its forward pass is rewritten.
+    """
+    name = head if head is not None else head_name(network, len(classes))
+    last = _child(network, name)
+    if not isinstance(last, nn.Linear):
+        raise InputError(f"The head '{name}' is {type(last).__name__}, not a linear layer; name the layer that gives the logits.")
+    if last.out_features != len(classes):
+        raise InputError(f"The head '{name}' has {last.out_features} outputs but there are {len(classes)} class names; give one each.")
+    body = copy.deepcopy(network)
+    row_block = _child(body, name)
+    assert isinstance(row_block, nn.Linear)
+    _replace(body, name, nn.Identity())
+    model = Classifier(body, Head([row_block]), classes)
+    return model.train(network.training)
+
+
+def joined(model: Classifier, head: str) -> nn.Module:
+    """The plain network again: the body with one wider linear layer in its place ``head``.
+
+    One joint product moves logits by about 1e-7; the classifier itself keeps its blocks apart.
+    """
+    network = copy.deepcopy(model.body)
+    weight, bias = model.head.weight, model.head.bias
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    _replace(network, head, layer)
+    if hasattr(network, "num_classes"):
+        network.num_classes = len(model.classes)
+    return network.train(model.training)
+
+
+@torch.no_grad()
+def prove(network: nn.Module, model: Classifier, size: int) -> None:
+    """Run both on random images and refuse a cut that does not give the network's own logits, bit for bit."""
+    state = network.training
+    device = next(network.parameters()).device
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    features = model.eval().features(images)
+    if features.ndim != 2:
+        raise InputError(
+            f"The layer before the head gives a tensor of shape {tuple(features.shape)}, not one row of features an image;"
+            " name another layer as head."
+        )
+    ours, theirs = model(images), network.eval()(images)
+    network.train(state)
+    if not isinstance(theirs, Tensor) or ours.shape != theirs.shape or not torch.equal(ours, theirs):
+        raise InputError(
+            f"{type(network).__name__} does something after its last linear layer, so the logits cannot be told from it;"
+            " wrap the network so that it ends in the layer that gives the logits."
+        )
+
+
+def _child(network: nn.Module, name: str) -> nn.Module | None:
+    return dict(network.named_modules()).get(name)
+
+
+def _replace(network: nn.Module, name: str, by: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, by)

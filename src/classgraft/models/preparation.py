@@ -1,0 +1,36 @@
+"""How a picture becomes the input of a network: sizes, mean and standard deviation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Resize the short side to ``resize`` pixels (bicubic, antialiased), crop the centre ``size``, normalise.
+
+    The part up to the resized square is done once, when a picture is decoded; crop and normalisation a batch at a time.
+    """
+
+    size: int = 224
+    """Side of the square that the network sees, in pixels."""
+    resize: int = 256
+    """Side of the decoded square, in pixels; at least ``size``."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of each channel of pixels in 0..1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Of each channel of pixels in 0..1."""
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in 0..1 (B, 3, H, W) to the network's input."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels - mean) / std
+
+
+def usual_resize(size: int) -> int:
+    """The short side that usually goes with a crop: crop / 0.875 from 96 pixels up, else the crop itself."""
+    return round(size / 0.875) if size >= 96 else size

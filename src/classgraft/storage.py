@@ -1,0 +1,74 @@
+"""Files that are either wholly there or not there at all: atomic writes, and values as safetensors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from classgraft.errors import InputError
+
+
+@contextlib.contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; on success it takes its place, on any error nothing has changed.
+
+    The earlier folder is moved aside before the new one moves in and deleted after; ``recover`` puts it back should the
+    machine stop between those two moves.
+
+    Raises:
+        InputError: when nothing can be written there.
+    """
+    folder = folder.absolute()
+    recover(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"Nothing can be written beside {folder} ({error.strerror}); choose another place.") from error
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                flush(path)
+        flush(fresh)
+        aside = _aside(folder)
+        if folder.exists():
+            folder.rename(aside)
+        fresh.rename(folder)
+        flush(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno is None:
+            raise
+        raise InputError(f"{folder} could not be written ({error.strerror}); the earlier content is untouched.") from error
+    finally:
+        recover(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Undo a replacement that was cut off between its two renames."""
+    aside = _aside(folder.absolute())
+    if aside.exists():
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file or folder has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

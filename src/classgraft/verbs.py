@@ -1,0 +1,32 @@
+"""The verbs. A method is a frozen dataclass of hyper-parameters with one of these."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from classgraft.data.images import Images, Task
+from classgraft.models.classifier import Classifier
+
+
+class Trainer(ABC):
+    """Teaches a classifier the classes that it has."""
+
+    @abstractmethod
+    def train(self, model: Classifier, images: Images) -> Classifier:
+        """A trained copy; the model given is left as it was."""
+
+
+class Extender(ABC):
+    """Adds the classes of a task to a classifier."""
+
+    keeps: ClassVar[str] = "nothing"
+    """What the memory holds: "nothing", "statistics" or "images"."""
+
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
+        """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""
+        return memory
+
+    @abstractmethod
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        """A grown copy. The images of earlier tasks are gone: there is only what ``remember`` kept."""
