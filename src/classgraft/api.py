@@ -118,7 +118,7 @@ def _stated_preparation(network: nn.Module) -> Preparation:
 def extend(model: Bundle, photos: str | Path | Source | Images, /, **options: Any) -> Bundle: ...
 @overload
 def extend(model: nn.Module, names: Sequence[str], photos: Mapping[str, Pictures], /, **options: Any) -> Classifier: ...
-def extend(model: Bundle | nn.Module, *given: Any, **options: Any) -> Bundle | Classifier:
+def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier:
     """Add classes from a few photos.
 
     ``extend(bundle, photos)`` takes a folder with one folder a class (or a parquet file) and returns a bundle.
@@ -177,7 +177,7 @@ def _extend_bundle(
     settings: Mapping[str, Any] | None = None,
     shots: int | None = None,
     seed: int = 0,
-    old_images: str | Path | Source | None = None,
+    old_images: str | Path | Source | Images | None = None,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -201,7 +201,7 @@ def _extend_bundle(
         photos = photos.shots(shots, seed)
     memory = None
     if old_images is not None:
-        old = labelled(bundle, [old_images], strict=strict, warn=warn)
+        old = old_images if isinstance(old_images, Images) else labelled(bundle, [old_images], strict=strict, warn=warn)
         memory = extender.remember(bundle.model, Task(bundle.classes, old), None)
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
@@ -238,11 +238,17 @@ def _refuse_known(bundle: Bundle, names: Sequence[str]) -> None:
 
 
 def images_of(
-    source: Source, preparation: Preparation, *, strict: bool = False, warn: Callable[[str], None] = lambda sentence: None
+    source: Source,
+    preparation: Preparation,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
     """All photos of a labelled source, decoded; skipped ones are warned about."""
     total = len(source.photos)
-    loaded = decode(source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total))
+    loaded = decode(
+        source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
+    )
     _say_skipped(loaded.skipped, warn)
     return Images(loaded.pixels, loaded.labels, source.classes, preparation, loaded.names)
 
@@ -262,7 +268,7 @@ def labelled(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
     """Images of classes that the model has, labelled by their places in its head."""
-    parts = list(_chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62))
+    parts = list(chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62))
     return dataclasses.replace(
         parts[0],
         pixels=torch.cat([part.pixels for part in parts]),
@@ -271,12 +277,12 @@ def labelled(
     )
 
 
-def _chunks(
+def chunks(
     bundle: Bundle,
     sources: Sequence[str | Path | Source],
-    skip_unknown: bool,
-    strict: bool,
-    warn: Callable[[str], None],
+    skip_unknown: bool = False,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
     chunk: int = CHUNK,
 ) -> Iterator[Images]:
     """The images of several sources, a bounded number at a time, labelled by their places in the head."""
@@ -329,8 +335,10 @@ def logits_of(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Logits (N, K), labels (N,) and names of labelled images, decoded and looked at a chunk at a time."""
-    logits, labels, names = [], [], []
-    for images in _chunks(bundle, sources, skip_unknown, strict, warn):
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    names: list[str] = []
+    for images in chunks(bundle, sources, skip_unknown, strict, warn):
         logits.append(answers(bundle.model, images))
         labels.append(images.labels)
         names.extend(images.names)
@@ -384,7 +392,9 @@ def predict(
 def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mapping[str, Any] | None = None) -> Bundle:
     """Train a bundle's model on labelled images of its classes."""
     trained = catalogue.trainer(method, settings).train(bundle.model, images)
-    event = _event("train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {}))
+    event = _event(
+        "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
+    )
     return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
 from classgraft.models.classifier import Classifier, Head
-from classgraft.models.cut import cut
+from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
 from classgraft.storage import recover, replaced
@@ -58,7 +58,10 @@ class Bundle:
             model=model,
             added=tuple(added),
             history=(*self.history, event),
-            undone=(*self.undone, (_configuration(self), _changed(_tensors(self), _tensors(replace(self, model=model))))),
+            undone=(
+                *self.undone,
+                (_configuration(self), _changed(_tensors(self), _tensors(replace(self, model=model)))),
+            ),
         )
 
     def before(self) -> Bundle:
@@ -68,7 +71,9 @@ class Bundle:
             InputError: when there is nothing to undo.
         """
         if not self.undone:
-            raise InputError("There is nothing to undo: this model has not been changed since it was imported or trained.")
+            raise InputError(
+                "There is nothing to undo: this model has not been changed since it was imported or trained."
+            )
         config, changed = self.undone[-1]
         tensors = {**_tensors(self), **changed}
         rows = sum(config["graft"]["rows"])
@@ -129,7 +134,9 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     config = _read_json(folder / "config.json")
     form = config.get("format")
     if not isinstance(form, int) or isinstance(form, bool):
-        raise InputError(f"'{folder / 'config.json'}' is not a classgraft bundle's (no format number); import the model instead.")
+        raise InputError(
+            f"'{folder / 'config.json'}' is not a classgraft bundle's (no format number); import the model instead."
+        )
     if form > FORMAT:
         raise InputError(f"'{folder}' has format {form} and this classgraft reads up to {FORMAT}; upgrade classgraft.")
     weights = folder / "model.safetensors"
@@ -137,7 +144,9 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     try:
         stated = config["graft"]["sha256"]
         if stated != _sha256(weights):
-            raise InputError(f"'{weights}' is not the file that was saved with this bundle (its checksum differs); restore the bundle.")
+            raise InputError(
+                f"'{weights}' is not the file that was saved with this bundle (its checksum differs); restore the bundle."
+            )
         bundle = _assembled(config, tensors, network, f"'{folder}'")
         undone = [
             (_read_json(folder / f"undo-{i}.json"), _read_tensors(folder / f"undo-{i}.safetensors"))
@@ -147,7 +156,9 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"'{folder}' is damaged ({type(error).__name__}: {error}); restore it or import the model again.") from error
+        raise InputError(
+            f"'{folder}' is damaged ({type(error).__name__}: {error}); restore it or import the model again."
+        ) from error
     return replace(bundle, history=tuple(history), undone=tuple(undone))
 
 
@@ -155,7 +166,11 @@ def place(bundle: Bundle, name: str) -> int:
     """The place of a class by its exact name; else an InputError that suggests the nearest."""
     name = normal(name)
     if name not in bundle.classes:
-        hint = nearest(name, bundle.classes) if len(bundle.classes) <= 30 else nearest(name, bundle.classes).split(" Known")[0]
+        hint = (
+            nearest(name, bundle.classes)
+            if len(bundle.classes) <= 30
+            else nearest(name, bundle.classes).split(" Known")[0]
+        )
         raise InputError(f"The model has no class '{name}'.{hint}")
     return bundle.classes.index(name)
 
@@ -165,13 +180,20 @@ def card(bundle: Bundle) -> str:
     model = bundle.model
     parameters = sum(p.numel() for p in model.parameters())
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
-    plain = f'\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n' if bundle.architecture.scheme == "timm" else ""
-    shown = ", ".join(bundle.classes[:20]) + (f" and {len(bundle.classes) - 20} more" if len(bundle.classes) > 20 else "")
+    plain = (
+        '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
+        if bundle.architecture.scheme == "timm"
+        else ""
+    )
+    shown = ", ".join(bundle.classes[:20]) + (
+        f" and {len(bundle.classes) - 20} more" if len(bundle.classes) > 20 else ""
+    )
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
 {parameters:,} parameters. Input: RGB {bundle.preparation.size} x {bundle.preparation.size}, short side resized to
-{bundle.preparation.resize} (bicubic, antialiased), centre crop, mean {bundle.preparation.mean}, standard deviation {bundle.preparation.std}.
+{bundle.preparation.resize} (bicubic, antialiased), centre crop, mean {bundle.preparation.mean}, standard deviation
+{bundle.preparation.std}.
 
 Classes: {shown}.
 {last}
@@ -224,19 +246,14 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
     rows = [int(count) for count in graft["rows"]]
     size = tensors[f"{graft['head']}.weight"].shape
     if sum(rows) != len(classes) or size[0] != len(classes):
-        raise InputError(f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it.")
-    if network is None:
-        if architecture.scheme == CODE:
-            raise InputError(f"{what} holds a network given from Python ({architecture.name}); load it there with network=.")
-        network = architecture.build(len(classes))
-        body = cut(network, classes, graft["head"]).body
-    elif graft["head"] in dict(network.named_modules()) and isinstance(network.get_submodule(graft["head"]), nn.Linear):
-        outputs = network.get_submodule(graft["head"]).out_features
-        body = cut(network, [str(k) for k in range(int(outputs))], graft["head"]).body  # type: ignore[call-overload]
-    else:
-        import copy
-
-        body = copy.deepcopy(network)
+        raise InputError(
+            f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it."
+        )
+    if network is None and architecture.scheme == CODE:
+        raise InputError(
+            f"{what} holds a network given from Python ({architecture.name}); load it there with network=."
+        )
+    body = headless(architecture.build(len(classes)) if network is None else network, graft["head"])
     weight, bias = tensors[f"{graft['head']}.weight"], tensors[f"{graft['head']}.bias"]
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)

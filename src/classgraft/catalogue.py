@@ -28,10 +28,28 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("glne", "extend", "classgraft.extenders.glne", "GLNE", "frozen network, rows learnt against generated old features"),
-    Entry("imprint", "extend", "classgraft.extenders.imprint", "Imprint", "new rows are mean directions of the photos' features"),
+    Entry(
+        "glne",
+        "extend",
+        "classgraft.extenders.glne",
+        "GLNE",
+        "frozen network, rows learnt against generated old features",
+    ),
+    Entry(
+        "imprint",
+        "extend",
+        "classgraft.extenders.imprint",
+        "Imprint",
+        "new rows are mean directions of the photos' features",
+    ),
     Entry("rows", "extend", "classgraft.extenders.rows", "Rows", "frozen network, new rows from the new photos alone"),
-    Entry("finetune", "extend", "classgraft.extenders.finetune", "Finetune", "everything learns from the new photos; forgets"),
+    Entry(
+        "finetune",
+        "extend",
+        "classgraft.extenders.finetune",
+        "Finetune",
+        "everything learns from the new photos; forgets",
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
 )
@@ -68,7 +86,9 @@ def _make(found: Entry, settings: Mapping[str, Any]) -> Any:
     of_recipe = {f.name for f in dataclasses.fields(recipe)} if recipe else set()
     unknown = [name for name in settings if name not in own and name not in of_recipe]
     if unknown:
-        raise InputError(f"{found.name} has no setting '{unknown[0]}'.{nearest(unknown[0], (set(own) | of_recipe) - {'recipe'})}")
+        raise InputError(
+            f"{found.name} has no setting '{unknown[0]}'.{nearest(unknown[0], (set(own) | of_recipe) - {'recipe'})}"
+        )
     chosen = {k: _typed(found.name, kind, k, v) for k, v in settings.items() if k in own}
     if recipe and (changed := {k: v for k, v in settings.items() if k in of_recipe and k not in own}):
         changed = {k: _typed(found.name, type(recipe), k, v) for k, v in changed.items()}

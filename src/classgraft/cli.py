@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 
 BundleArgument = Annotated[Path, typer.Argument(help="folder of the model", metavar="BUNDLE")]
-Set = Annotated[list[str], typer.Option("--set", help="a field of the method, as field=value; repeatable", metavar="FIELD=VALUE")]
+Set = Annotated[
+    list[str], typer.Option("--set", help="a field of the method, as field=value; repeatable", metavar="FIELD=VALUE")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
@@ -50,9 +52,15 @@ def import_(
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
     weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
     classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
-    arch_arg: Annotated[list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")] = [],  # noqa: B006
-    mean: Annotated[tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")] = None,
-    std: Annotated[tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")] = None,
+    arch_arg: Annotated[
+        list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    mean: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="side of the square that the network sees")] = None,
     resize: Annotated[int | None, typer.Option(help="short side before the centre crop")] = None,
     head: Annotated[str | None, typer.Option(help="the layer that gives the logits, where it cannot be found")] = None,
@@ -62,7 +70,15 @@ def import_(
     from classgraft.models.sources import argument
 
     bundle = api.import_model(
-        source, weights, classes, arguments=dict(map(argument, arch_arg)), head=head, mean=mean, std=std, size=size, resize=resize
+        source,
+        weights,
+        classes,
+        arguments=dict(map(argument, arch_arg)),
+        head=head,
+        mean=mean,
+        std=std,
+        size=size,
+        resize=resize,
     )
     api.save(bundle, out)
     print(f"{out}: {source} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels, head '{bundle.head}'")
@@ -71,12 +87,16 @@ def import_(
 @app.command()
 def extend(
     bundle: BundleArgument,
-    photos: Annotated[Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")],
+    photos: Annotated[
+        Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")
+    ],
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Annotated[int, typer.Option(help="of the draw and of the method")] = 0,
-    old_images: Annotated[Path | None, typer.Option(help="images of the old classes, for methods that can use them")] = None,
+    old_images: Annotated[
+        Path | None, typer.Option(help="images of the old classes, for methods that can use them")
+    ] = None,
     set_: Set = [],  # noqa: B006
     strict: Strict = False,
 ) -> None:
@@ -101,7 +121,9 @@ def evaluate(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
     json_: Json = False,
-    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Measure accuracy on labelled images: old classes, new classes, harmonic mean, all."""
@@ -142,7 +164,9 @@ def report(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
     out: Annotated[Path | None, typer.Option(help="the page (BUNDLE/report.html)")] = None,
-    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
+    ] = False,
 ) -> None:
     """Write a page that shows what the last extension gave and what it cost, on labelled images."""
     from classgraft import pages
@@ -193,7 +217,9 @@ def methods() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder to write the grown bundle and the page to")] = Path("classgraft-demo"),
+    out: Annotated[Path, typer.Option(help="folder to write the grown bundle and the page to")] = Path(
+        "classgraft-demo"
+    ),
     seed: Annotated[int, typer.Option(help="of everything")] = 0,
 ) -> None:
     """Show the whole job on scikit-learn's handwritten digits: train 0 to 7, throw them away, graft 8 and 9."""
@@ -227,7 +253,9 @@ def _table(rows: list[tuple[str, Evaluation]]) -> None:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name, evaluation in rows:
         summary = evaluation.summary()
-        cells = ["-" if summary[key] is None else f"{100 * summary[key]:.1f}" for key in ("old", "new", "harmonic", "all")]
+        cells = [
+            "-" if summary[key] is None else f"{100 * summary[key]:.1f}" for key in ("old", "new", "harmonic", "all")
+        ]
         table.add_row(name, *cells, f"{summary['n']['old']} + {summary['n']['new']}")
     Console().print(table)
 
@@ -246,10 +274,12 @@ class _progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
             console=Console(stderr=True), transient=True,
         )  # fmt: skip
-        self.started, self.tasks = time.monotonic(), {}
+        self.started = time.monotonic()
+        self.tasks: dict[str, Any] = {}
         show_progress(self.show)
 
     def show(self, what: str, done: int, total: int, terms: dict[str, float]) -> None:

@@ -86,7 +86,11 @@ class Evaluation:
             "harmonic": harmonic(self.old, self.added),
             "all": self.accuracy(),
             "ece": self.ece,
-            "n": {"old": self.count(self.old_places), "new": self.count(sorted(self.new)), "all": int(self.confusion.sum())},
+            "n": {
+                "old": self.count(self.old_places),
+                "new": self.count(sorted(self.new)),
+                "all": int(self.confusion.sum()),
+            },
             "per_class": per_class,
         }
 

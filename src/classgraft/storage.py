@@ -34,6 +34,7 @@ def replaced(folder: Path) -> Iterator[Path]:
         fresh.chmod(0o755)
         for path in fresh.rglob("*"):
             if path.is_file():
+                path.chmod(0o644)
                 flush(path)
         flush(fresh)
         aside = _aside(folder)
@@ -45,7 +46,9 @@ def replaced(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno is None:
             raise
-        raise InputError(f"{folder} could not be written ({error.strerror}); the earlier content is untouched.") from error
+        raise InputError(
+            f"{folder} could not be written ({error.strerror}); the earlier content is untouched."
+        ) from error
     finally:
         recover(folder)
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,9 +1,14 @@
-"""Images in memory, decoded and resized once, with their labels; what a method is given."""
+"""Images, decoded and resized once, with their labels; what a method is given.
+
+In memory, or on the disk where they do not fit (``classgraft.data.streaming``): the same interface and the same bits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +16,7 @@ from torch import Tensor
 
 from classgraft.data import draws
 from classgraft.data.augment import DRAWS, Augment, centre
+from classgraft.data.streaming import BUDGET, Squares, rows_of, together
 from classgraft.errors import InputError
 from classgraft.models.preparation import Preparation
 
@@ -20,7 +26,8 @@ class Images:
     """Squares of pixels with a label each.
 
     ``pixels`` are uint8 (N, 3, S, S) with S = ``preparation.resize``; or floats (N, C, S, S) that are prepared already,
-    with a ``preparation`` that neither crops nor normalises.
+    with a ``preparation`` that neither crops nor normalises. Where they stream they are ``Squares``, which have a
+    tensor's ``shape``, ``dtype``, ``device``, length and rows, but no arithmetic.
     """
 
     pixels: Tensor
@@ -48,20 +55,48 @@ class Images:
         pixels = self.pixels[index.to(self.pixels.device)].to(device, non_blocking=True)
         return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
-    def view(self, index: Tensor, device: torch.device, augment: Augment = centre, seed: int = 0, epoch: int = 0) -> Tensor:
+    def view(
+        self, index: Tensor, device: torch.device, augment: Augment = centre, seed: int = 0, epoch: int = 0
+    ) -> Tensor:
         """Network input (B, 3, size, size); the draws of the augmentation are keyed by seed, epoch and place."""
-        random = draws.uniform(seed, epoch, index.to(device), DRAWS)
-        return self.preparation.normalise(augment(self.raw(index, device), self.preparation.size, random))
+        return self.seen(self.raw(index, device), index, augment, seed, epoch)
+
+    def seen(self, raw: Tensor, index: Tensor, augment: Augment, seed: int, epoch: int) -> Tensor:
+        """``view`` of squares that are at hand already, from ``raw``."""
+        random = draws.uniform(seed, epoch, index.to(raw.device), DRAWS)
+        return self.preparation.normalise(augment(raw, self.preparation.size, random))
+
+    def ahead(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+        """``raw`` of one batch of places after the other; what streams is read while earlier batches are used."""
+        if not isinstance(self.pixels, Squares):
+            return (self.raw(index, device) for index in order)
+        return (pixels.to(device, non_blocking=True).float().div_(255) for pixels in self.pixels.ahead(order))
+
+    def near(self, device: torch.device) -> Images:
+        """With the pixels on an accelerator, where they fit the budget."""
+        if device.type == "cpu" or isinstance(self.pixels, Squares) or self.pixels.nbytes > BUDGET:
+            return self
+        return replace(self, pixels=self.pixels.to(device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of pixels and labels, in hexadecimal."""
+        hashed = hashlib.sha256(repr((self.preparation, tuple(self.pixels.shape))).encode())
+        for index in torch.arange(len(self)).split(4096):
+            hashed.update(self.pixels[index.to(self.pixels.device)].cpu().contiguous().view(torch.uint8).numpy().data)
+        hashed.update(self.labels.cpu().contiguous().numpy().data)
+        return hashed.hexdigest()
 
     def subset(self, index: Tensor) -> Images:
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
-        return replace(self, pixels=self.pixels[index], labels=self.labels[index], names=names)
+        return replace(self, pixels=rows_of(self.pixels, index), labels=self.labels[index], names=names)
 
     def of(self, classes: Sequence[str]) -> Images:
-        """The images of these classes, relabelled to their places in ``classes``."""
+        """The images of these classes, relabelled to their places in ``classes``; classes without images are fine."""
         place = torch.full((len(self.classes),), -1)
         for k, name in enumerate(classes):
-            place[self.classes.index(name)] = k
+            if name in self.classes:
+                place[self.classes.index(name)] = k
         kept = torch.nonzero(place[self.labels] >= 0)[:, 0]
         return replace(self.subset(kept), labels=place[self.labels[kept]], classes=tuple(classes))
 
@@ -82,7 +117,9 @@ class Images:
             cut = max(1, round(fraction * len(rows))) if len(rows) > 1 else 0
             second.append(np.sort(rows[:cut]))
             first.append(np.sort(rows[cut:]))
-        return self.subset(torch.from_numpy(np.concatenate(first))), self.subset(torch.from_numpy(np.concatenate(second)))
+        return self.subset(torch.from_numpy(np.concatenate(first))), self.subset(
+            torch.from_numpy(np.concatenate(second))
+        )
 
 
 def joined(first: Images, second: Images) -> Images:
@@ -90,9 +127,8 @@ def joined(first: Images, second: Images) -> Images:
     classes = first.classes + tuple(name for name in second.classes if name not in first.classes)
     place = torch.tensor([classes.index(name) for name in second.classes], dtype=torch.int64)
     labels = torch.cat([first.labels, place[second.labels]])
-    return replace(
-        first, pixels=torch.cat([first.pixels, second.pixels]), labels=labels, classes=classes, names=(*first.names, *second.names)
-    )
+    pixels = together(first.pixels, second.pixels)
+    return replace(first, pixels=pixels, labels=labels, classes=classes, names=(*first.names, *second.names))
 
 
 @dataclass(frozen=True)

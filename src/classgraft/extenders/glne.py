@@ -36,14 +36,14 @@ class GLNE(Extender):
     """Views of each photo that are looked at: the photo, its mirror image, then random crops."""
     base: float = 1.0
     """Weight of the term on generated features of old classes, beside 1 for the new photos."""
-    confidence: float = 0.7
+    confidence: float = 0.8
     """How sure the classifier is, on average, of the features generated for its own classes."""
     prior: float = 1.0
     """Photos that the prior mean of a class counts for; 0 takes the mean of the photos as it is."""
     samples: int = 2
     """Features generated for each old class."""
-    weight_decay: float = 1e-4
-    """Of the new rows."""
+    weight_decay: float = 0.03
+    """Pull on the new rows, in units of the old rows' mean squared length."""
     iterations: int = 60
     """Of L-BFGS."""
     seed: int = 0
@@ -67,11 +67,13 @@ class GLNE(Extender):
         sum_old, sum_new = old_logits.logsumexp(1), _logits(model, new).logsumexp(1)
         made, new = made - mean, new - mean
 
+        scale = float(old.weight.square().sum(1).mean()) if old else 1.0
+
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             rows = new @ weight.T + bias
             own = rows.gather(1, new_labels[:, None])[:, 0]
             losses = {"new": grown_cross_entropy(rows, sum_new, own)}
-            losses["decay"] = self.weight_decay / 2 * weight.square().sum()
+            losses["decay"] = self.weight_decay / 2 * weight.square().sum() / scale
             if len(made):
                 losses["base"] = self.base * grown_cross_entropy(made @ weight.T + bias, sum_old, own_old)
             return losses

@@ -16,7 +16,8 @@ def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tens
 
     The first view is the photo as evaluation sees it, the second its mirror image, the others are random crops.
     """
-    augments: list[Augment] = [centre, _mirror, *[resized_crop_flip] * (views - 2)][:views]
+    augments: list[Augment] = [centre, _mirror]
+    augments = (augments + [resized_crop_flip] * (views - 2))[:views]
     seen = [
         answers(model, photos, model.features, augment, seed, number, "looking at the photos")
         for number, augment in enumerate(augments)

@@ -48,7 +48,10 @@ class Head(nn.Module):
     def bias(self) -> Tensor:
         """All biases (K,), zeros where a block has none, a copy without gradient."""
         return torch.cat(
-            [block.weight.new_zeros(len(block.weight)) if block.bias is None else block.bias.detach() for block in self.linear]
+            [
+                block.weight.new_zeros(len(block.weight)) if block.bias is None else block.bias.detach()
+                for block in self.linear
+            ]
         )
 
 
@@ -62,7 +65,9 @@ class Classifier(nn.Module):
     def __init__(self, body: nn.Module, head: Head, classes: Sequence[str]) -> None:
         super().__init__()
         if sum(head.rows) != len(classes):
-            raise InputError(f"The head has {sum(head.rows)} rows but {len(classes)} class names were given; give one a row.")
+            raise InputError(
+                f"The head has {sum(head.rows)} rows but {len(classes)} class names were given; give one a row."
+            )
         self.body, self.head, self.classes = body, head, tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def head_name(network: nn.Module, classes: int | None = None) -> str:
     timm states it; elsewhere it is the last linear layer, in order of registration, with ``classes`` outputs.
     """
     config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
-    stated = config.get("classifier") if hasattr(config, "get") else None
+    stated: object = config.get("classifier") if hasattr(config, "get") else None
     if isinstance(stated, str) and isinstance(_child(network, stated), nn.Linear):
         return stated
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -41,15 +41,21 @@ def cut(network: nn.Module, classes: Sequence[str], head: str | None = None) -> 
     name = head if head is not None else head_name(network, len(classes))
     last = _child(network, name)
     if not isinstance(last, nn.Linear):
-        raise InputError(f"The head '{name}' is {type(last).__name__}, not a linear layer; name the layer that gives the logits.")
+        raise InputError(
+            f"The head '{name}' is {type(last).__name__}, not a linear layer; name the layer that gives the logits."
+        )
     if last.out_features != len(classes):
-        raise InputError(f"The head '{name}' has {last.out_features} outputs but there are {len(classes)} class names; give one each.")
+        raise InputError(
+            f"The head '{name}' has {last.out_features} outputs but there are {len(classes)} class names; give one each."
+        )
+    return Classifier(headless(network, name), Head([copy.deepcopy(last)]), classes).train(network.training)
+
+
+def headless(network: nn.Module, head: str) -> nn.Module:
+    """A copy of the network with the identity in place of its head."""
     body = copy.deepcopy(network)
-    row_block = _child(body, name)
-    assert isinstance(row_block, nn.Linear)
-    _replace(body, name, nn.Identity())
-    model = Classifier(body, Head([row_block]), classes)
-    return model.train(network.training)
+    _replace(body, head, nn.Identity())
+    return body
 
 
 def joined(model: Classifier, head: str) -> nn.Module:
@@ -65,7 +71,7 @@ def joined(model: Classifier, head: str) -> nn.Module:
         layer.bias.copy_(bias)
     _replace(network, head, layer)
     if hasattr(network, "num_classes"):
-        network.num_classes = len(model.classes)
+        network.num_classes = len(model.classes)  # type: ignore[assignment]
     return network.train(model.training)
 
 

@@ -87,7 +87,11 @@ def _nearest_timm(name: str) -> str:
     import timm
 
     close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-    return f" The nearest of its {len(timm.list_models())} names are: {', '.join(close)}." if close else " See timm.list_models()."
+    return (
+        f" The nearest of its {len(timm.list_models())} names are: {', '.join(close)}."
+        if close
+        else " See timm.list_models()."
+    )
 
 
 def argument(text: str) -> tuple[str, Any]:
@@ -112,7 +116,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} cannot be read as a file of tensors ({reason[:200]}); save the network's state_dict alone, best as .safetensors."
@@ -142,7 +154,9 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> N
         *_listed("are not in the network", surplus),
     ]
     if complaints:
-        raise InputError(f"The weights do not fit {what}: {'; '.join(complaints)}. Check the architecture, its arguments and the class names.")
+        raise InputError(
+            f"The weights do not fit {what}: {'; '.join(complaints)}. Check the architecture, its arguments and the class names."
+        )
     network.load_state_dict(weights, strict=False)
 
 

@@ -1,21 +1,29 @@
-"""The one pass in evaluation mode: features or logits of many images, in fp32, batch by batch."""
+"""The one pass in evaluation mode: features or logits of many images, in fp32, batch by batch; nothing looked at twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from classgraft.data.augment import Augment, centre
 from classgraft.data.images import Images
+from classgraft.training.carries import digest
+from classgraft.training.distributed import gathered, world
+from classgraft.training.engine import current
 from classgraft.training.loop import report
 
 BATCH = 64
 """Images a forward pass; small enough for the caches of a CPU."""
+REMEMBERED = 256 << 20
+"""Bytes of answers that are remembered; the longest unused go first."""
+
+_remembered: OrderedDict[str, Tensor] = OrderedDict()
 
 
-@torch.inference_mode()
 def answers(
     module: nn.Module,
     images: Images,
@@ -25,17 +33,78 @@ def answers(
     epoch: int = 0,
     what: str = "looking at images",
 ) -> Tensor:
-    """What ``of`` (the module itself: None) gives for every image, (N, ...) on the CPU; the module's mode is left alone."""
-    of = of or module
-    device = next(module.parameters()).device
+    """What ``of`` (the module itself: None) gives for every image, (N, ...) on the CPU; the module's mode is left alone.
+
+    Remembered by the fingerprints of weights and images, where ``of`` is the module or a method of it and ``augment`` a
+    function of some module, so that their names say what they do.
+    """
+    key = _key(module, images, of, augment, seed, epoch)
+    if key in _remembered:
+        _remembered.move_to_end(key)
+        return _remembered[key].clone()
+    found = _look(module, images, of or module, augment, seed, epoch, what)
+    if key and found.nbytes <= REMEMBERED:
+        _remembered[key] = found.clone()
+        while sum(tensor.nbytes for tensor in _remembered.values()) > REMEMBERED:
+            _remembered.popitem(last=False)
+    return found
+
+
+def asked(teacher: nn.Module, images: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """A frozen teacher's answers to a batch, without a graph, in the arithmetic of the run that is going on.
+
+    The teacher is in evaluation mode while it is asked. The answers may stand in a loss.
+    """
+    with evaluating(teacher), current().ready(teacher), torch.inference_mode():
+        found = (of or teacher)(images).float()
+    return found.clone()  # a tensor made in inference mode may not be saved for backward
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in evaluation mode; after that each part is as it was."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _look(
+    module: nn.Module,
+    images: Images,
+    of: Callable[[Tensor], Tensor],
+    augment: Augment,
+    seed: int,
+    epoch: int,
+    what: str,
+) -> Tensor:
+    device = next(module.parameters()).device
+    order = torch.arange(len(images)).split(BATCH) if len(images) else ()
+    # whole batches are dealt out, so that one process and several get the same bits
+    first, last = (len(order) * part // world().size for part in (world().rank, world().rank + 1))
+    mine = order[first:last]
     found: list[Tensor] = []
     done = 0
-    for index in torch.arange(len(images)).split(BATCH):
-        found.append(of(images.view(index, device, augment, seed, epoch)).float().cpu())
-        done += len(index)
-        report(what, done, len(images))
-    for part, mode in modes:
-        part.training = mode
-    return torch.cat(found) if found else torch.zeros(0)
+    with evaluating(module), torch.inference_mode():
+        for index, raw in zip(mine, images.ahead(mine, device), strict=True):
+            found.append(of(images.seen(raw, index, augment, seed, epoch)).float().cpu())
+            done += len(index)
+            report(what, done * world().size, len(images))
+    everything = [part for part in gathered(torch.cat(found) if found else torch.zeros(0)) if part.numel()]
+    return torch.cat(everything) if everything else torch.zeros(0)
+
+
+def _key(
+    module: nn.Module, images: Images, of: Callable[[Tensor], Tensor] | None, augment: Augment, seed: int, epoch: int
+) -> str:
+    """Empty where it cannot be told by name what is asked."""
+    asks = "" if of is None or of is module else getattr(of, "__qualname__", "<>")
+    if asks and getattr(of, "__self__", None) is not module:
+        return ""
+    views = f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', '<>')}"
+    if "<" in asks + views:
+        return ""
+    return digest(repr(module), module, images.fingerprint, asks, views, seed, epoch)

@@ -11,33 +11,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from classgraft.data.augment import Augment, augmentation
 from classgraft.data.images import Images
+from classgraft.training import journal
+from classgraft.training.batches import Batch, Epochs
+from classgraft.training.carries import Carried
+from classgraft.training.distributed import agree, average, world
+from classgraft.training.engine import choose, first_device
+from classgraft.training.journal import Entry, Position
 from classgraft.training.recipe import Recipe
 
 Terms = dict[str, Tensor]
 """Named losses, already weighted; a method never adds them up."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's images, augmented once by the recipe."""
-
-    images: Tensor
-    """Network input (B, C, size, size)."""
-    targets: Tensor
-    """(B,)."""
-    index: Tensor
-    """Places in the set (B,)."""
-    progress: float
-    """0 at the first batch of an epoch, 1 at the last."""
-    source: Images
-    epoch: int
-    seed: int
-
-    def view(self, augment: Augment, another: int = 1) -> Tensor:
-        """The same images in another view; ``another`` numbers the views of one batch."""
-        return self.source.view(self.index, self.images.device, augment, self.seed + 7919 * another, self.epoch)
 
 
 @dataclass
@@ -46,8 +30,10 @@ class Step:
 
     take: Callable[[Batch], dict[str, Tensor]]
     set_rate: Callable[[float], None]
-    carries: Sequence[object] = ()
-    """Modules and optimisers that the step changes."""
+    carries: Sequence[Carried] = ()
+    """Everything that a step changes: modules, optimisers, averages, points, generators."""
+    second_order: bool = False
+    """Whether gradients of gradients are taken."""
 
 
 @dataclass
@@ -82,62 +68,115 @@ def report(what: str, done: int, total: int, terms: dict[str, float] | None = No
     _progress[0](what, done, total, terms or {})
 
 
-def descend(objective: Callable[[Batch], Terms], modules: Sequence[nn.Module], recipe: Recipe) -> Step:
-    """A step that goes down the sum of the objective's terms with the recipe's optimiser."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+def descend(
+    objective: Callable[[Batch], Terms],
+    modules: Sequence[nn.Module | Tensor],
+    recipe: Recipe,
+    *,
+    second_order: bool = False,
+    carries: Sequence[Carried] = (),
+) -> Step:
+    """A step that goes down the sum of the objective's terms with the recipe's optimiser.
+
+    Args:
+        objective: terms of a batch.
+        modules: what learns: modules, or leaf tensors such as one point for each image.
+        recipe: gives the optimiser.
+        second_order: the objective takes gradients itself and its terms depend on them.
+        carries: what else the objective changes, such as an average of weights or a generator that it draws from.
+    """
+    parameters = [p for part in modules for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    parameters = [p for p in parameters if p.requires_grad]
+    buffers = [buffer for part in modules if isinstance(part, nn.Module) for buffer in part.buffers()]
     optimizer = recipe.optimizer(parameters)
 
     def take(batch: Batch) -> Terms:
         optimizer.zero_grad(set_to_none=True)
         terms = objective(batch)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        terms = {name: term.detach() for name, term in terms.items()}
+        average(parameters, (*buffers, *terms.values()), batch.share)
         optimizer.step()
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
 
     def set_rate(rate: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    return Step(take, set_rate, (*modules, optimizer))
-
-
-def batches(images: Images, recipe: Recipe, epoch: int, device: torch.device) -> Iterator[Batch]:
-    """One epoch, in an order drawn from (seed, epoch)."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
-    augment = augmentation(recipe.augment)
-    for i, index in enumerate(order):
-        view = images.view(index, device, augment, recipe.seed, epoch)
-        progress = i / max(1, len(order) - 1)
-        yield Batch(view, images.labels[index].to(device), index.to(device), progress, images, epoch, recipe.seed)
+    return Step(take, set_rate, (*modules, optimizer, *carries), second_order)
 
 
 def run(step: Step, epoch_of: Callable[[int], Iterable[Batch]], recipe: Recipe, what: str = "training") -> History:
-    """Take the steps of every epoch, with the recipe's learning rate."""
-    history = History()
-    for epoch in range(recipe.epochs):
-        step.set_rate(recipe.rate(epoch / recipe.epochs))
-        sums: dict[str, Tensor] = {}
-        count = 0
-        for batch in epoch_of(epoch):
+    """Take the steps of every epoch, with the recipe's learning rate.
+
+    ``epoch_of`` gives an epoch's batches, a function of the epoch alone; an ``Epochs`` goes on inside an epoch at once,
+    any other is read up to there. Torch's global generator is seeded by the recipe inside and left alone outside.
+    """
+    modules = [carried for carried in step.carries if isinstance(carried, nn.Module)]
+    device = first_device(step.carries)
+    epochs = epoch_of if isinstance(epoch_of, Epochs) else None
+    engine = choose(device, epochs.work if epochs else 0.0)
+    engine = engine.exact if step.second_order else engine
+    kept = journal.open_journal()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.ready(*modules):
+        torch.manual_seed(recipe.seed + 1_000_003 * world().rank)
+        agree(tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+        entry = kept.entry(step.carries, recipe, epochs.fingerprint if epochs else "", engine, what) if kept else None
+        return History(_epochs(step, epoch_of, recipe, what, entry))
+
+
+def _epochs(
+    step: Step, epoch_of: Callable[[int], Iterable[Batch]], recipe: Recipe, what: str, entry: Entry | None
+) -> list[dict[str, float]]:
+    at = entry.resume() if entry else Position()
+    while at.epoch < recipe.epochs:
+        step.set_rate(recipe.rate(at.epoch / recipe.epochs))
+        for batch in _rest(epoch_of, at.epoch, at.batch):
             for name, term in step.take(batch).items():
-                sums[name] = sums.get(name, torch.zeros_like(term)) + term
-            count += 1
-        history.epochs.append({name: float(total) / count for name, total in sums.items()})
-        report(what, epoch + 1, recipe.epochs, history.last)
-    return history
+                at.sums[name] = at.sums.get(name, torch.zeros_like(term)) + term
+            at.batch += 1
+            if entry and entry.due(epoch_ends=False):
+                entry.write(at)
+        # the one place where the host waits for the device
+        at.epochs.append({name: total / at.batch for name, total in _numbers(at.sums).items()})
+        at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
+        report(what, at.epoch, recipe.epochs, at.epochs[-1])
+        if entry and (entry.due(epoch_ends=True) or at.epoch == recipe.epochs):
+            entry.write(at)
+    return at.epochs
 
 
-def fit(module: nn.Module, objective: Callable[[Batch], Terms], images: Images, recipe: Recipe, what: str = "training") -> History:
+def _rest(epoch_of: Callable[[int], Iterable[Batch]], epoch: int, done: int) -> Iterator[Batch]:
+    if isinstance(epoch_of, Epochs):
+        return epoch_of(epoch, done)
+    random, found = torch.get_rng_state(), iter(epoch_of(epoch))
+    for _ in range(done):
+        next(found)
+    torch.set_rng_state(random)  # what is passed over must not have drawn from the state that was resumed
+    return found
+
+
+def _numbers(sums: Terms) -> dict[str, float]:
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True)) if sums else {}
+
+
+def fit(
+    module: nn.Module,
+    objective: Callable[[Batch], Terms],
+    images: Images,
+    recipe: Recipe,
+    what: str = "training",
+    *,
+    second_order: bool = False,
+    carries: Sequence[Carried] = (),
+) -> History:
     """Train a module in place, which is the method's own copy, on one set of images; it ends in evaluation mode.
 
     Frozen parts stay in evaluation mode, so that their batch-norm statistics do not move.
     """
-    device = next(module.parameters()).device
     train_mode(module)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        history = run(descend(objective, [module], recipe), lambda epoch: batches(images, recipe, epoch, device), recipe, what)
+    step = descend(objective, [module], recipe, second_order=second_order, carries=carries)
+    history = run(step, Epochs(images, recipe, first_device([module])), recipe, what)
     module.eval()
     return history
 
@@ -149,3 +188,19 @@ def train_mode(module: nn.Module) -> None:
         parameters = list(part.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             part.eval()
+
+
+__all__ = [
+    "Batch",
+    "Epochs",
+    "History",
+    "Step",
+    "Terms",
+    "descend",
+    "fit",
+    "report",
+    "run",
+    "show_progress",
+    "silent",
+    "train_mode",
+]

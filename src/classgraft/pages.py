@@ -1,0 +1,182 @@
+"""The report page of an extension: what was measured, put into the page's own terms."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from classgraft import api, metrics
+from classgraft.bundle import Bundle
+from classgraft.data.decode import open_rgb
+from classgraft.data.sources import open_source
+from classgraft.errors import InputError
+from classgraft.report.page import ClassResult, Confusion, Cost, Curve, Pair, Picture, Promise, Report, Result, render
+from classgraft.training.answers import answers
+
+if TYPE_CHECKING:
+    from classgraft.demonstration import Story
+
+Role = Literal["before", "chosen", "other", "control", "ceiling"]
+PAIRS, PICTURES = 8, 4
+
+
+def of_extension(
+    bundle: Bundle,
+    images: Sequence[str | Path],
+    *,
+    skip_unknown: bool = False,
+    command: str = "",
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> str:
+    """The page of a bundle's last extension, measured on labelled images of old and new classes."""
+    if not bundle.added:
+        raise InputError("There is nothing to report: no class was added to this model yet; extend it first.")
+    warnings: list[str] = []
+
+    def note(sentence: str) -> None:
+        warnings.append(sentence)
+        warn(sentence)
+
+    while bundle.history[-1]["event"] != "extend":  # a removal since then is not what the page is about
+        bundle = bundle.before()
+    sources = [open_source(path) for path in images]
+    logits, labels, names = api.logits_of(bundle, sources, skip_unknown=skip_unknown, warn=note)
+    old = torch.cat([answers(bundle.before().model, part) for part in api.chunks(bundle, sources, skip_unknown)])
+    by_name = {photo.name: (source, i) for source in sources for i, photo in enumerate(source.photos)}
+
+    def picture(place: int) -> Picture:
+        source, i = by_name[names[place]]
+        image = open_rgb(source.photos[i].read(), names[place])
+        image.thumbnail((96, 96))
+        return Picture(image, Path(names[place]).name)
+
+    rows: list[tuple[str, Role, Tensor]] = [(str(bundle.history[-1].get("method", "this model")), "chosen", logits)]
+    return _page(bundle, rows, old, logits, labels, picture, warnings, command)
+
+
+def of_demonstration(story: Story, command: str) -> str:
+    """The page of the demonstration, with every method that it ran."""
+    chosen = story.rows[story.chosen]
+    roles: tuple[Role, ...] = ("chosen", "control", "ceiling")
+    rows = [(row.name, role, row.logits) for row, role in zip(story.rows[1:], roles, strict=True)]
+
+    def picture(place: int) -> Picture:
+        return Picture(story.test.pixels[place], "")
+
+    old = answers(story.rows[0].bundle.model, story.test)
+    return _page(chosen.bundle, rows, old, chosen.logits, story.test.labels, picture, [], command)
+
+
+def write(html: str, path: Path) -> None:
+    """Put the page in its place, whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(html, "utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror}); choose another place with --out.") from error
+
+
+def _page(
+    bundle: Bundle,
+    rows: Sequence[tuple[str, Role, Tensor]],
+    old_logits: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    picture: Callable[[int], Picture],
+    warnings: Sequence[str],
+    command: str,
+) -> str:
+    event, before = bundle.history[-1], bundle.before()
+    first = len(bundle.classes) - len(bundle.added)
+    added = list(range(first, len(bundle.classes)))
+    is_old = labels < first
+    after = metrics.evaluation(logits, labels, bundle.classes, added)
+    earlier = metrics.evaluation(old_logits[is_old], labels[is_old], before.classes)
+    results = [Result("before", earlier.old, None, None, earlier.accuracy(), (int(is_old.sum()), 0), role="before")]
+    curves = []
+    for name, role, values in rows:
+        found = metrics.evaluation(values, labels, bundle.classes, added)
+        numbers = (found.old, found.added, metrics.harmonic(found.old, found.added), found.accuracy())
+        results.append(Result(name, *numbers, (int(is_old.sum()), int((~is_old).sum())), role=role))
+        if is_old.any() and (~is_old).any():
+            curve = metrics.curve(values[is_old], labels[is_old], values[~is_old], labels[~is_old], first)
+            here = int(curve.offset.abs().argmin())
+            points = _thinned(curve)
+            achieved = (float(curve.old[here]), float(curve.new[here]))
+            curves.append(Curve(name, points, achieved, curve.area, curve.regret))
+    moved = float((old_logits - logits[:, :first]).abs().max())
+    measured = "equal bit for bit" if moved == 0 else f"they moved by {moved:.3g} at most"
+    promise = Promise("Old logits before and after.", measured, len(logits), "these", held=True if moved == 0 else None)
+    return render(
+        Report(
+            title=f"{len(bundle.added)} classes grafted onto {first}",
+            model=bundle.architecture.source,
+            method=str(event.get("method", "")),
+            why=str(event.get("why", "")),
+            date=datetime.date.today().isoformat(),
+            versions=tuple(f"{name} {version}" for name, version in api.versions().items()),
+            machine=f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            warnings=tuple(warnings),
+            results=tuple(results),
+            curves=tuple(curves),
+            old_classes=tuple(_class(after, earlier, k) for k in range(first)),
+            new_classes=tuple(_class(after, None, k) for k in added),
+            confusion=Confusion(after.confusion, bundle.classes, len(added)),
+            pairs=_pairs(after, logits, labels, picture),
+            cost=Cost(
+                phases=tuple((name, float(seconds)) for name, seconds in event.get("seconds", {}).items()),
+                bytes=(_bytes(before), _bytes(bundle)),
+                parameters=(_parameters(before), _parameters(bundle)),
+            ),
+            promises=(promise,),
+            command=command,
+            seed=event.get("seed"),
+            provenance=(("done", str(event.get("sentence", ""))), ("settings", str(event.get("settings", {})))),
+        )
+    )
+
+
+def _bytes(bundle: Bundle) -> int:
+    return sum(value.numel() * value.element_size() for value in bundle.model.state_dict().values())
+
+
+def _parameters(bundle: Bundle) -> int:
+    return sum(value.numel() for value in bundle.model.parameters())
+
+
+def _class(after: metrics.Evaluation, before: metrics.Evaluation | None, k: int) -> ClassResult:
+    count = int(after.confusion[k].sum())
+    return ClassResult(after.classes[k], count, after.accuracy([k]), before.accuracy([k]) if before else None)
+
+
+def _thinned(curve: metrics.Curve, most: int = 400) -> tuple[tuple[float, float], ...]:
+    step = max(1, len(curve.offset) // most)
+    kept = sorted({*range(0, len(curve.offset), step), int(curve.harmonic.argmax()), len(curve.offset) - 1})
+    return tuple((float(curve.old[i]), float(curve.new[i])) for i in kept)
+
+
+def _pairs(
+    found: metrics.Evaluation, logits: Tensor, labels: Tensor, picture: Callable[[int], Picture]
+) -> tuple[Pair, ...]:
+    """The most frequent mistakes, with some of their pictures."""
+    mistakes = found.confusion.clone().fill_diagonal_(0)
+    pairs = []
+    for flat in mistakes.flatten().topk(min(PAIRS, mistakes.numel())).indices.tolist():
+        true, predicted = divmod(flat, len(found.classes))
+        count = int(mistakes[true, predicted])
+        if not count:
+            break
+        places = torch.nonzero((labels == true) & (logits.argmax(1) == predicted))[:PICTURES, 0].tolist()
+        share = count / int(found.confusion[true].sum())
+        pairs.append(
+            Pair(found.classes[true], found.classes[predicted], count, share, tuple(picture(i) for i in places))
+        )
+    return tuple(pairs)

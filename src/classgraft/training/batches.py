@@ -1,0 +1,75 @@
+"""Batches of images in an order drawn from (seed, epoch), from any place in an epoch on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from classgraft.data.augment import Augment, augmentation
+from classgraft.data.images import Images
+from classgraft.training.carries import digest
+from classgraft.training.distributed import world
+from classgraft.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, augmented once by the recipe."""
+
+    images: Tensor
+    """Network input (B, C, size, size)."""
+    targets: Tensor
+    """(B,)."""
+    index: Tensor
+    """Places in the set (B,)."""
+    progress: float
+    """0 at the first batch of an epoch, 1 at the last."""
+    source: Images
+    epoch: int
+    seed: int
+    share: float = 1.0
+    """Of the whole batch, where several processes divide it."""
+
+    def view(self, augment: Augment, another: int = 1) -> Tensor:
+        """The same images in another view; ``another`` numbers the views of one batch."""
+        return self.source.view(self.index, self.images.device, augment, self.seed + 7919 * another, self.epoch)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The batches of every epoch. Under ``torchrun`` each process sees its share of each batch."""
+
+    images: Images
+    recipe: Recipe
+    device: torch.device
+
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """From batch ``first`` on."""
+        images, recipe = self._near, self.recipe
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
+        augment = augmentation(recipe.augment)
+        shares = [world().share(index) for index in order[first:]]
+        squares = images.ahead([index for index, _ in shares], self.device)
+        for i, ((index, share), square) in enumerate(zip(shares, squares, strict=True), start=first):
+            view = images.seen(square, index, augment, recipe.seed, epoch)
+            targets = images.labels[index.to(images.labels.device)].to(self.device)
+            progress = i / max(1, len(order) - 1)
+            yield Batch(view, targets, index.to(self.device), progress, images, epoch, recipe.seed, share)
+
+    @cached_property
+    def _near(self) -> Images:
+        return self.images.near(self.device)
+
+    @property
+    def work(self) -> float:
+        """Images that all epochs look at, counted in images of 32 x 32 pixels."""
+        return len(self.images) * self.recipe.epochs * (self.images.preparation.size / 32) ** 2
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.images.fingerprint)
