@@ -176,7 +176,7 @@ def measure(base: Bundle, grown: Bundle, sets: dict[str, tuple[Images, Tensor]])
         old, old_labels = torch.cat([logits[n] for n in chosen]), torch.cat([sets[n][1] for n in chosen])
         curve = metrics.curve(old, old_labels, logits["new"], sets["new"][1], first)
         here = int(curve.offset.abs().argmin())
-        label = "" if part == clean[-1] and len(clean) == 1 or part == "both halves" else f" ({part.split(',')[0]})"
+        label = "" if (part == clean[-1] and len(clean) == 1) or part == "both halves" else f" ({part.split(',')[0]})"
         numbers = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "regret": curve.regret,
                    "best": curve.best, "area": curve.area}  # fmt: skip
         found |= {key + label: 100 * float(value) for key, value in numbers.items()}

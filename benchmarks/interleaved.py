@@ -25,8 +25,10 @@ def rates(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[fl
     return found
 
 
-def tell(name: str, what: str, found: Mapping[str, Sequence[float]], against: Sequence[str], **facts: Any) -> None:
-    """Print medians and ratios to each of ``against``, and keep them in ``results/NAME.json``.
+def tell(
+    name: str | None, what: str, found: Mapping[str, Sequence[float]], against: Sequence[str], **facts: Any
+) -> None:
+    """Print medians and ratios to each of ``against``, and keep them in ``results/NAME.json``, if there is a name.
 
     A ratio is the median over rounds of the ratio within a round, which is steadier than that of the medians.
     """
@@ -41,4 +43,5 @@ def tell(name: str, what: str, found: Mapping[str, Sequence[float]], against: Se
     medians = {row: statistics.median(values) for row, values in found.items()}
     n = len(next(iter(found.values())))
     load = os.getloadavg()[0]
-    write(name, what, n=n, medians=medians, ratios=ratios, values=found, load=load, **facts)
+    if name is not None:
+        write(name, what, n=n, medians=medians, ratios=ratios, values=found, load=load, **facts)

@@ -86,7 +86,8 @@ def avalanche(
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as child:
-            assert child.stdin and child.stdout
+            assert child.stdin
+            assert child.stdout
             talk, hear = child.stdin, child.stdout
             versions = json.loads(hear.readline())
 
@@ -150,7 +151,7 @@ def main() -> None:
         else:
             found = rates(contenders, rounds)
     what = f"images a second, fine-tuning CIFAR {network}, batch {size}, crop and flip, epochs of {count} images"
-    tell("speed-short" if chosen.short else "speed", what, found, list(dict.fromkeys(against)), avalanche=versions)
+    tell(None if chosen.short else "speed", what, found, list(dict.fromkeys(against)), avalanche=versions)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from classgraft import catalogue, metrics
-from classgraft.bundle import CODE, Bundle, load, place, save
+from classgraft.bundle import CODE, Bundle, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
-from classgraft.data.sources import Photo, Source, open_files, open_source
+from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source
 from classgraft.data.sources import load as decode
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
@@ -95,9 +95,9 @@ def import_model(
             raise InputError(f"The weights of {source} are missing; give a .safetensors or torch file with --weights.")
     if weights is not None:
         load_weights(network, read_weights(Path(weights)), f"{architecture.source} with {len(names)} classes")
-    side = size or stated.size
-    short = resize or (usual_resize(side) if size else stated.resize)
-    preparation = Preparation(side, max(side, short), mean or stated.mean, std or stated.std)
+    side = stated.size if size is None else size
+    short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
+    preparation = Preparation(side, short, mean or stated.mean, std or stated.std)
     name = head or head_name(network, len(names))
     model = cut(network, names, name).eval()
     prove(network, model, side)
@@ -110,7 +110,7 @@ def _stated_preparation(network: nn.Module) -> Preparation:
     if not isinstance(config, Mapping) or "input_size" not in config:
         return Preparation()
     side = int(config["input_size"][-1])
-    short = round(side / float(config.get("crop_pct", 0.875))) if side >= 96 else side
+    short = int(side / float(config.get("crop_pct", 0.875))) if side >= 96 else side
     return Preparation(side, max(side, short), tuple(config["mean"]), tuple(config["std"]))
 
 
@@ -182,6 +182,10 @@ def _extend_bundle(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
     started = time.perf_counter()
+    if shots is not None and shots < 1:
+        raise InputError(f"--shots is {shots}; one photo a class is the least.")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**63 - 1.")
     chosen, why = choose(method, old_images is not None)
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(chosen, "extend")))}
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
@@ -192,8 +196,6 @@ def _extend_bundle(
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     _refuse_known(bundle, photos.classes)
     if shots is not None:
-        if shots < 1:
-            raise InputError(f"--shots is {shots}; one photo a class is the least.")
         for k, name in enumerate(photos.classes):
             count = int((photos.labels == k).sum())
             if count < shots:
@@ -310,19 +312,36 @@ def chunks(
                 labels.append(found.found[name])
     if not photos:
         raise InputError("No image is left to look at: the model has none of their classes; check the names.")
+    left = set(labels)
+    for first, loaded in _decoded(photos, bundle.preparation.resize, strict, warn, chunk):
+        kept = [labels[first + i] for i in loaded.kept]
+        left -= set(kept)
+        index = torch.tensor(kept, dtype=torch.int64)
+        yield Images(loaded.pixels, index, bundle.classes, bundle.preparation, loaded.names)
+    if left:
+        name = bundle.classes[min(left)]
+        raise InputError(f"The class '{name}' has no image left: none can be used; add some or leave its folder out.")
+
+
+def _decoded(
+    photos: Sequence[Photo], side: int, strict: bool, warn: Callable[[str], None], chunk: int = CHUNK
+) -> Iterator[tuple[int, Loaded]]:
+    """Photos without their labels, a bounded number at a time, each part with the place of its first."""
     skipped: list[str] = []
     for first in range(0, len(photos), chunk):
         part = Source((), tuple(photos[first : first + chunk]), ())
         try:
-            loaded = decode(part, bundle.preparation.resize, strict=strict)
+            loaded = decode(part, side, strict=strict)
         except InputError:
             if strict or len(photos) <= chunk:
                 raise
+            skipped += [f"image {photo.name!r} cannot be used." for photo in part.photos]
             continue
         skipped += loaded.skipped
-        kept = torch.tensor([labels[first + i] for i in loaded.kept], dtype=torch.int64)
-        yield Images(loaded.pixels, kept, bundle.classes, bundle.preparation, loaded.names)
+        yield first, loaded
         tell("reading images", min(first + chunk, len(photos)), len(photos))
+    if len(skipped) == len(photos):
+        raise InputError(f"None of the {len(photos)} images can be used: {skipped[0]}")
     _say_skipped(skipped, warn)
 
 
@@ -377,10 +396,7 @@ def predict(
     """Classes of pictures in files and flat folders."""
     source = open_files(list(files))
     found: list[Prediction] = []
-    for first in range(0, len(source.photos), CHUNK):
-        part = Source((), source.photos[first : first + CHUNK], ())
-        loaded = decode(part, bundle.preparation.resize, strict=strict)
-        _say_skipped(loaded.skipped, warn)
+    for _, loaded in _decoded(source.photos, bundle.preparation.resize, strict, warn):
         labels = torch.zeros(len(loaded.names), dtype=torch.int64)
         images = Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
         best = answers(bundle.model, images).softmax(1).topk(min(top, len(bundle.classes)))
@@ -395,7 +411,8 @@ def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mappi
     event = _event(
         "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
     )
-    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event))
+    # what the steps before kept to be undone was beside other weights
+    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=())
 
 
 def undo(bundle: Bundle) -> Bundle:
@@ -423,6 +440,7 @@ def _plain(value: Any) -> Any:
 
 __all__ = [
     "Prediction",
+    "check_place",
     "evaluate",
     "extend",
     "import_model",

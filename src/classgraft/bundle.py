@@ -6,9 +6,13 @@ also loads with ``timm.create_model("local-dir:...")``. Nothing in a bundle is c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,10 @@ from classgraft.models.sources import Architecture, load_weights
 from classgraft.storage import recover, replaced
 
 FORMAT = 1
+OWN = re.compile(
+    r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
+)
+"""The files of a bundle; any other in its folder belongs to somebody else."""
 CODE = "python"
 """The source of a network that was given as an object: such a bundle needs that object's code to be loaded."""
 
@@ -75,12 +83,35 @@ class Bundle:
                 "There is nothing to undo: this model has not been changed since it was imported or trained."
             )
         config, changed = self.undone[-1]
-        tensors = {**_tensors(self), **changed}
-        rows = sum(config["graft"]["rows"])
-        for name in (f"{self.head}.weight", f"{self.head}.bias"):
-            tensors[name] = tensors[name][:rows]
-        earlier = _assembled(config, tensors, self.model.body, "the step before")
+        with _damaged("The record of the step before"):
+            tensors = {**_tensors(self), **changed}
+            rows = sum(config["graft"]["rows"])
+            for name in (f"{self.head}.weight", f"{self.head}.bias"):
+                tensors[name] = tensors[name][:rows]
+            earlier = _assembled(config, tensors, self.model.body, "the step before")
         return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
+
+
+def check_place(folder: str | Path) -> None:
+    """Refuse a folder that ``save`` would refuse, before the work is done.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    folder = Path(folder)
+    recover(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder):
+        raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether this folder was written by ``save``, rather than by another tool that calls its file config.json."""
+    try:
+        return isinstance(_read_json(folder / "config.json").get("graft"), dict)
+    except InputError:
+        return (folder / "history.jsonl").is_file() and (folder / "model.safetensors").is_file()
 
 
 def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None) -> None:
@@ -88,31 +119,43 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
 
     Args:
         bundle: what to save.
-        folder: created, or replaced if it is a bundle; any other non-empty folder is refused.
+        folder: created, or replaced if it is a bundle, where files that are not the bundle's stay; any other non-empty
+            folder is refused.
         pages: further text files by name, such as ``report.html``.
 
     Raises:
         InputError: when the folder holds something else or cannot be written.
     """
     folder = Path(folder)
-    recover(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
+    check_place(folder)
     with replaced(folder) as fresh:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if not OWN.fullmatch(path.name):
+                _copy(path, fresh / path.name)
         save_file(_tensors(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
-        config = _configuration(bundle)
-        config["graft"]["sha256"] = _sha256(fresh / "model.safetensors")
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
             save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
         lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in bundle.history]
         (fresh / "history.jsonl").write_text("".join(lines), "utf-8")
+        config = _configuration(bundle)
+        config["graft"]["sha256"] = {path.name: _sha256(path) for path in sorted(fresh.iterdir()) if _is_checked(path)}
         (fresh / "README.md").write_text(card(bundle), "utf-8")
         for name, text in (pages or {}).items():
             (fresh / name).write_text(text, "utf-8")
         (fresh / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, to, symlinks=True)
+    else:
+        shutil.copy2(path, to, follow_symlinks=False)
+
+
+def _is_checked(path: Path) -> bool:
+    """Whether a change of this file between saving and loading is damage: nobody writes it by hand."""
+    return path.name == "history.jsonl" or path.name == "model.safetensors" or path.name.startswith("undo-")
 
 
 def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
@@ -128,38 +171,49 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     """
     folder = Path(folder)
     recover(folder)
-    if not (folder / "config.json").is_file():
-        there = "no bundle: it has no config.json" if folder.is_dir() else "not there"
+    if not os.path.isfile(folder / "config.json"):
+        there = "no bundle: it has no config.json" if os.path.isdir(folder) else "not there"
         raise InputError(f"'{folder}' is {there}; name a folder written by classgraft, or import a model first.")
     config = _read_json(folder / "config.json")
     form = config.get("format")
-    if not isinstance(form, int) or isinstance(form, bool):
+    if not isinstance(form, int) or isinstance(form, bool) or form < 1:
         raise InputError(
             f"'{folder / 'config.json'}' is not a classgraft bundle's (no format number); import the model instead."
         )
     if form > FORMAT:
         raise InputError(f"'{folder}' has format {form} and this classgraft reads up to {FORMAT}; upgrade classgraft.")
-    weights = folder / "model.safetensors"
-    tensors = _read_tensors(weights)
-    try:
+    with _damaged(f"'{folder}'"):
         stated = config["graft"]["sha256"]
-        if stated != _sha256(weights):
-            raise InputError(
-                f"'{weights}' is not the file that was saved with this bundle (its checksum differs); restore the bundle."
-            )
-        bundle = _assembled(config, tensors, network, f"'{folder}'")
+        if isinstance(stated, str):  # as the first development versions wrote it
+            stated = {"model.safetensors": stated}
         undone = [
             (_read_json(folder / f"undo-{i}.json"), _read_tensors(folder / f"undo-{i}.safetensors"))
             for i in range(int(config["graft"]["undo"]))
         ]
-        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").splitlines()]
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"'{folder}' is damaged ({type(error).__name__}: {error}); restore it or import the model again."
-        ) from error
+        tensors = _read_tensors(folder / "model.safetensors")
+        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
+        for name, checksum in stated.items():
+            if checksum != _sha256(folder / name):
+                raise InputError(
+                    f"'{folder / name}' is not the file that was saved with this bundle (its checksum differs);"
+                    " restore the bundle."
+                )
+        if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
+            raise ValueError("its history lacks a step")
+        bundle = _assembled(config, tensors, network, f"'{folder}'")
     return replace(bundle, history=tuple(history), undone=tuple(undone))
+
+
+@contextlib.contextmanager
+def _damaged(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of what was read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{what} is damaged ({reason}); restore it or import the model again.") from error
 
 
 def place(bundle: Bundle, name: str) -> int:
@@ -241,11 +295,12 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
 
 def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Module | None, what: str) -> Bundle:
     """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
-    graft, classes = config["graft"], check_names(config["label_names"])
-    architecture = Architecture(graft["source"], config["model_args"])
+    graft, names = config["graft"], config["label_names"]
+    classes = check_names(names if isinstance(names, list) else [], f"{what}, its class names")
+    architecture = Architecture(graft["source"], dict(config["model_args"]))
     rows = [int(count) for count in graft["rows"]]
     size = tensors[f"{graft['head']}.weight"].shape
-    if sum(rows) != len(classes) or size[0] != len(classes):
+    if sum(rows) != len(classes) or size[0] != len(classes) or min(rows, default=0) < 1:
         raise InputError(
             f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it."
         )
@@ -267,7 +322,10 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
     model = Classifier(body, Head(blocks), classes).eval()
-    return Bundle(model, architecture, graft["head"], preparation, tuple(graft["added"]))
+    added = tuple(str(name) for name in graft["added"] if isinstance(graft["added"], list))
+    if not set(added) <= set(classes):
+        raise InputError(f"{what} is damaged: it lists classes as added last that it does not have; restore it.")
+    return Bundle(model, architecture, graft["head"], preparation, added)
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:

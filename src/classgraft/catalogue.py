@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from classgraft.errors import InputError, nearest
 
@@ -55,6 +56,16 @@ ENTRIES = (
 )
 
 
+RANGES = {
+    "views": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "confidence": (0, 1),
+    "momentum": (0, 1),
+    "seed": (0, 2**63 - 1),
+}
+"""Least and greatest value of a setting, where it is not 0 and any finite number."""
+
+
 def entry(name: str, verb: str) -> Entry:
     """By name; an unknown one is an InputError that suggests the nearest."""
     known = {e.name: e for e in ENTRIES if e.verb == verb}
@@ -86,9 +97,8 @@ def _make(found: Entry, settings: Mapping[str, Any]) -> Any:
     of_recipe = {f.name for f in dataclasses.fields(recipe)} if recipe else set()
     unknown = [name for name in settings if name not in own and name not in of_recipe]
     if unknown:
-        raise InputError(
-            f"{found.name} has no setting '{unknown[0]}'.{nearest(unknown[0], (set(own) | of_recipe) - {'recipe'})}"
-        )
+        known = (set(own) | of_recipe) - {"recipe"}
+        raise InputError(f"{found.name} has no setting '{unknown[0]}'.{nearest(unknown[0], known)}")
     chosen = {k: _typed(found.name, kind, k, v) for k, v in settings.items() if k in own}
     if recipe and (changed := {k: v for k, v in settings.items() if k in of_recipe and k not in own}):
         changed = {k: _typed(found.name, type(recipe), k, v) for k, v in changed.items()}
@@ -97,12 +107,29 @@ def _make(found: Entry, settings: Mapping[str, Any]) -> Any:
 
 
 def _typed(method: str, kind: type, name: str, value: Any) -> Any:
-    """The value as the field's type, where that loses nothing."""
+    """The value as the field's type, where that loses nothing, and in its range."""
     hint = get_type_hints(kind)[name]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool) and type(value) is not hint:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise InputError(
+                f"The setting {name} of {method} cannot be {value!r}.{nearest(str(value), get_args(hint))}"
+            )
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"The setting {name} of {method} is a list, not {value!r}; write [0.6, 0.85].")
+        return tuple(_of_type(method, get_args(hint)[0], name, part) for part in value)
+    return _of_type(method, hint, name, value)
+
+
+def _of_type(method: str, hint: Any, name: str, value: Any) -> Any:
+    if hint is float and type(value) is int:
+        value = float(value)
+    if isinstance(hint, type) and type(value) is not hint:
         raise InputError(f"The setting {name} of {method} is {hint.__name__}, not {value!r}.")
-    if hint not in (int, float, str, bool) and isinstance(value, list):
-        return tuple(value)
+    least, most = RANGES.get(name, (0, math.inf))
+    if hint in (int, float) and not (least <= value <= most and math.isfinite(value)):
+        raise InputError(
+            f"The setting {name} of {method} is {value!r}; it is {least} at least{f', {most} at most' * (most < math.inf)}."
+        )
     return value

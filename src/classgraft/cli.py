@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -29,21 +30,37 @@ Set = Annotated[
     list[str], typer.Option("--set", help="a field of the method, as field=value; repeatable", metavar="FIELD=VALUE")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
+Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
 def main() -> None:
     """Run a command. Exit code 0: done; 2: the input is at fault, one sentence on standard error; 1: a bug."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every script that names come in
     try:
-        app(prog_name="classgraft")
-    except InputError as error:
-        _say(f"classgraft: {error}")
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False))
+    except Exception as error:
+        sentence = _fault(error)
+        if not sentence:
+            raise
+        _say(f"classgraft: {sentence}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with the input, in a sentence; empty for what is a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"'{error.filename}' cannot be used: {error.strerror}; choose another path."
+    if hasattr(error, "format_message"):  # of the command line's own words
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "classgraft"
+        return f"{error.format_message().rstrip('.')}; see {command} --help."
+    return ""
 
 
 @app.command("import")
@@ -69,6 +86,7 @@ def import_(
     from classgraft import api
     from classgraft.models.sources import argument
 
+    api.check_place(out)
     bundle = api.import_model(
         source,
         weights,
@@ -93,7 +111,7 @@ def extend(
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
-    seed: Annotated[int, typer.Option(help="of the draw and of the method")] = 0,
+    seed: Seed = 0,
     old_images: Annotated[
         Path | None, typer.Option(help="images of the old classes, for methods that can use them")
     ] = None,
@@ -105,6 +123,7 @@ def extend(
 
     started = time.perf_counter()
     base = _load(bundle)
+    api.check_place(out)
     with _progress():
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
@@ -220,11 +239,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle and the page to")] = Path(
         "classgraft-demo"
     ),
-    seed: Annotated[int, typer.Option(help="of everything")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Show the whole job on scikit-learn's handwritten digits: train 0 to 7, throw them away, graft 8 and 9."""
     from classgraft import demonstration
+    from classgraft.bundle import check_place
 
+    check_place(out)
     with _progress():
         story = demonstration.tell(seed)
     demonstration.save(story, out, _command())
@@ -301,7 +322,8 @@ def _warn(sentence: str) -> None:
 
 
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    """One line, whatever control characters a file's name holds."""
+    print("".join(c if c.isprintable() else " " for c in sentence), file=sys.stderr)
 
 
 def _command() -> str:

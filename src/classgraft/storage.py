@@ -22,7 +22,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: when nothing can be written there.
     """
-    folder = folder.absolute()
+    folder = _real(folder)
     recover(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +33,8 @@ def replaced(folder: Path) -> Iterator[Path]:
         yield fresh
         fresh.chmod(0o755)
         for path in fresh.rglob("*"):
-            if path.is_file():
-                path.chmod(0o644)
+            if path.is_file() and not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o644)
                 flush(path)
         flush(fresh)
         aside = _aside(folder)
@@ -56,12 +56,21 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 def recover(folder: Path) -> None:
     """Undo a replacement that was cut off between its two renames."""
-    aside = _aside(folder.absolute())
-    if aside.exists():
+    folder = _real(folder)
+    aside = _aside(folder)
+    if os.path.exists(aside):
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(folder)
+
+
+def _real(folder: Path) -> Path:
+    """Where the folder is: a link to it stays a link."""
+    real = Path(os.path.realpath(folder))
+    if not real.name:
+        raise InputError(f"'{folder}' cannot be written; name a folder inside it.")
+    return real
 
 
 def _aside(folder: Path) -> Path:

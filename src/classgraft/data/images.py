@@ -16,9 +16,12 @@ from torch import Tensor
 
 from classgraft.data import draws
 from classgraft.data.augment import DRAWS, Augment, centre
-from classgraft.data.streaming import BUDGET, Squares, rows_of, together
+from classgraft.data.squares import Squares, rows_of, together
 from classgraft.errors import InputError
 from classgraft.models.preparation import Preparation
+
+ON_DEVICE = 4 << 30
+"""Bytes of pixels that may lie on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Images:
 
     def near(self, device: torch.device) -> Images:
         """With the pixels on an accelerator, where they fit the budget."""
-        if device.type == "cpu" or isinstance(self.pixels, Squares) or self.pixels.nbytes > BUDGET:
+        if device.type == "cpu" or isinstance(self.pixels, Squares) or self.pixels.nbytes > ON_DEVICE:
             return self
         return replace(self, pixels=self.pixels.to(device))
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from classgraft.data.images import Task
-from classgraft.extenders.seen import look
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
+from classgraft.training.solve import solve
+from classgraft.training.views import look
 from classgraft.verbs import Extender
 
 
@@ -50,7 +51,9 @@ class GLNE(Extender):
     """Of the crops and the generated features."""
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        names = tuple(name for name in task.classes if name not in model.classes)
+        names = model.unknown(task.classes)
+        if not names:
+            return model.grown(()).eval()
         photos = task.train.of(names)
         features, labels = look(model, photos, self.views, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
@@ -59,12 +62,11 @@ class GLNE(Extender):
         mean = old.mean if old else features[:, 0].mean(0)
         new, new_labels = new_features(features, labels, mean, self.prior, generator)
         made = old.sample(self.samples, generator) if old else features.new_zeros(0, features.shape[2])
-        old_logits = _logits(model, made)
-        old_labels = torch.arange(len(model.classes)).repeat(self.samples if old else 0)
+        made_labels = torch.arange(len(model.classes)).repeat(self.samples if old else 0)
 
         # features are centred on the old mean, so that the decay of the rows pulls towards "as likely as anywhere"
-        own_old = old_logits.gather(1, old_labels[:, None])[:, 0]
-        sum_old, sum_new = old_logits.logsumexp(1), _logits(model, new).logsumexp(1)
+        sum_old, own_old = old_side(model, made, made_labels)
+        sum_new, _ = old_side(model, new)
         made, new = made - mean, new - mean
 
         scale = float(old.weight.square().sum(1).mean()) if old else 1.0
@@ -82,11 +84,19 @@ class GLNE(Extender):
         return model.grown(names, weight, bias - weight @ mean).eval()
 
 
-def _logits(model: Classifier, features: Tensor) -> Tensor:
-    """Old logits (N, K) of features on the CPU; minus nothing where no class is known."""
-    if not model.classes:
-        return features.new_full((len(features), 1), -torch.inf)
-    return features @ model.head.weight.float().cpu().T + model.head.bias.float().cpu()
+def old_side(model: Classifier, features: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of the old logits (N,) and the label's own (N,) for features (N, D), a few thousand at a time."""
+    if not model.classes or not len(features):
+        nothing = features.new_full((len(features),), -torch.inf)
+        return nothing, nothing
+    weight, bias = model.head.weight.float().cpu().T, model.head.bias.float().cpu()
+    labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else labels
+    sums, own = [], []
+    for some, label in zip(features.split(4096), labels.split(4096), strict=True):
+        logits = some @ weight + bias
+        sums.append(logits.logsumexp(1))
+        own.append(logits.gather(1, label[:, None])[:, 0])
+    return torch.cat(sums), torch.cat(own)
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,10 @@ class OldClasses:
             spread = intercept + slope * values
 
         def spread_within(push: float) -> Tensor:
-            return intercept + max(slope - push**2, 0.0) * values  # the class means account for push^2 G of the whole
+            within: Tensor = (
+                intercept + max(slope - push**2, 0.0) * values
+            )  # the means account for push^2 G of the whole
+            return within
 
         push = _bisect(lambda p: _sureness(weight, bias, mean, p, axes, spread_within(p)), confidence)
         return OldClasses(mean, weight, bias, push, axes, spread_within(push))
@@ -179,10 +192,12 @@ def _sureness(weight: Tensor, bias: Tensor, mean: Tensor, push: float, axes: Ten
 
 
 def _bisect(rising: Callable[[float], float], target: float) -> float:
-    low, high = 0.0, 1.0
-    while rising(high) < target and high < 1e6:
-        high *= 2
-    for _ in range(20):
+    """Where the function reaches the target; where it never does, about where it comes nearest."""
+    tried = [(2.0**i, rising(2.0**i)) for i in range(-2, 11)]
+    target = min(target, 0.98 * max(value for _, value in tried))
+    high = next(x for x, value in tried if value >= target)
+    low = high / 2
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < target else (low, middle)
     return (low + high) / 2
@@ -229,20 +244,3 @@ def new_features(
     owner = labels.repeat_interleave(views).repeat(rounds)
     missing = ((1 + trust) / count)[owner][:, None] * variance
     return made + torch.randn(made.shape, generator=generator) * missing.sqrt(), owner
-
-
-def solve(
-    terms: Callable[[Tensor, Tensor], dict[str, Tensor]], classes: int, width: int, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Rows (N, D) and biases (N,) at the minimum of the sum of the terms, from zero, by L-BFGS."""
-    weight, bias = torch.zeros(classes, width, requires_grad=True), torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe", history_size=10)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = torch.stack(list(terms(weight, bias).values())).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[arg-type]
-    return weight.detach(), bias.detach()

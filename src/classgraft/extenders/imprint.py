@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from classgraft.data.images import Task
-from classgraft.extenders.seen import look
 from classgraft.models.classifier import Classifier
+from classgraft.training.views import look
 from classgraft.verbs import Extender
 
 
@@ -29,7 +29,9 @@ class Imprint(Extender):
     """Of the random crops."""
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        names = tuple(name for name in task.classes if name not in model.classes)
+        names = model.unknown(task.classes)
+        if not names:
+            return model.grown(()).eval()
         features, labels = look(model, task.train.of(names), self.views, self.seed)
         directions = F.normalize(features, dim=2).mean(1)
         sums = torch.zeros(len(names), features.shape[2]).index_add_(0, labels, directions)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from classgraft.data.images import Task
-from classgraft.extenders.seen import look
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
+from classgraft.training.solve import solve
+from classgraft.training.views import look
 from classgraft.verbs import Extender
 
 
@@ -34,22 +36,22 @@ class Rows(Extender):
     """Of the random crops."""
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        names = tuple(name for name in task.classes if name not in model.classes)
+        names = model.unknown(task.classes)
+        if not names:
+            return model.grown(()).eval()
         features, labels = look(model, task.train.of(names), self.views, self.seed)
         inputs, owner = features.flatten(0, 1), labels.repeat_interleave(self.views)
-        weight, bias = model.head.weight.float().cpu(), model.head.bias.float().cpu()
-        old = (inputs @ weight.T + bias).logsumexp(1) if model.classes else inputs.new_full((len(inputs),), -torch.inf)
-        rows = torch.zeros(len(names), inputs.shape[1], requires_grad=True)
-        level = torch.zeros(len(names), requires_grad=True)
-        optimizer = torch.optim.Adam([rows, level], self.lr)
-        for _ in range(self.steps):
-            logits = inputs @ rows.T + level
-            own = logits.gather(1, owner[:, None])[:, 0]
-            terms = {
-                "new": grown_cross_entropy(logits, old, own),
-                "decay": self.weight_decay / 2 * rows.square().sum(),
+        old = inputs.new_full((len(inputs),), -torch.inf)
+        if model.classes:
+            old = (inputs @ model.head.weight.float().cpu().T + model.head.bias.float().cpu()).logsumexp(1)
+
+        def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+            rows = inputs @ weight.T + bias
+            own = rows.gather(1, owner[:, None])[:, 0]
+            return {
+                "new": grown_cross_entropy(rows, old, own),
+                "decay": self.weight_decay / 2 * weight.square().sum(),
             }
-            optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return model.grown(names, rows.detach(), level.detach()).eval()
+
+        weight, bias = solve(terms, len(names), inputs.shape[1], self.steps, self.lr)
+        return model.grown(names, weight, bias).eval()

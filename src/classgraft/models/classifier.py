@@ -41,12 +41,14 @@ class Head(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """All rows (K, D), a copy without gradient."""
-        return torch.cat([block.weight.detach() for block in self.linear])
+        """All rows (K, D), a copy without gradient; (0, 0) where there are none."""
+        return torch.cat([block.weight.detach() for block in self.linear]) if self.blocks else torch.zeros(0, 0)
 
     @property
     def bias(self) -> Tensor:
         """All biases (K,), zeros where a block has none, a copy without gradient."""
+        if not self.blocks:
+            return torch.zeros(0)
         return torch.cat(
             [
                 block.weight.new_zeros(len(block.weight)) if block.bias is None else block.bias.detach()
@@ -81,29 +83,27 @@ class Classifier(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def unknown(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the names that are no class yet, each once, in order."""
+        return tuple(name for name in dict.fromkeys(names) if name not in self.classes)
+
     def grown(self, names: Sequence[str], weight: Tensor | None = None, bias: Tensor | None = None) -> Self:
         """A copy with one new row for each name that is not known yet, after the old rows.
 
-        ``weight`` (N, D) and ``bias`` (N,) fill the new rows; without them the weights are small random numbers at a
-        hundredth of the old rows' size, drawn from the ambient generator, and the biases 0.
+        ``weight`` (N, D) and ``bias`` (N,) fill the new rows; without them they start at zero, from where the logits'
+        gradient moves them at once.
         """
-        names = [name for name in names if name not in self.classes]
-        copy_ = copy.deepcopy(self)
+        names, copy_ = self.unknown(names), copy.deepcopy(self)
         if not names:
             return copy_
         parameter = next(self.parameters())
         width = weight.shape[1] if weight is not None else feature_width(self)
-        block = nn.Linear(width, len(names), device=parameter.device, dtype=parameter.dtype)
+        block = _block(width, len(names), True, parameter)
         with torch.no_grad():
-            if weight is None:
-                scale = 0.01 * (float(self.head.weight.square().mean().sqrt()) if self.classes else 1.0)
-                nn.init.normal_(block.weight, std=scale)
-            else:
-                block.weight.copy_(weight)
+            block.weight.zero_() if weight is None else block.weight.copy_(weight)
             block.bias.zero_() if bias is None else block.bias.copy_(bias)
-        copy_.head.blocks.append(block)
+        copy_.head.blocks.append(block.train(self.head.training))
         copy_.classes = (*self.classes, *names)
-        copy_.head.train(self.head.training)
         return copy_
 
     def without(self, names: Sequence[str]) -> Self:
@@ -117,15 +117,20 @@ class Classifier(nn.Module):
                 blocks.append(block)
             elif kept:
                 blocks.append(_rows(block, kept))
-        copy_.head.blocks = nn.ModuleList(blocks)
+        copy_.head.blocks = nn.ModuleList(blocks).train(self.head.training)
         copy_.classes = tuple(name for name in self.classes if name not in names)
         return copy_
 
 
+def _block(width: int, rows: int, bias: bool, like: Tensor) -> nn.Linear:
+    """Rows without values yet, on the device and in the type of ``like``; no random number is drawn."""
+    block = nn.utils.skip_init(nn.Linear, width, rows, bias, device=like.device, dtype=like.dtype)
+    assert isinstance(block, nn.Linear)
+    return block
+
+
 def _rows(block: nn.Linear, kept: list[int]) -> nn.Linear:
-    smaller = nn.Linear(
-        block.in_features, len(kept), block.bias is not None, device=block.weight.device, dtype=block.weight.dtype
-    )
+    smaller = _block(block.in_features, len(kept), block.bias is not None, block.weight).train(block.training)
     with torch.no_grad():
         smaller.weight.copy_(block.weight[kept])
         if block.bias is not None:

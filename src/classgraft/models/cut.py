@@ -78,17 +78,29 @@ def joined(model: Classifier, head: str) -> nn.Module:
 @torch.no_grad()
 def prove(network: nn.Module, model: Classifier, size: int) -> None:
     """Run both on random images and refuse a cut that does not give the network's own logits, bit for bit."""
-    state = network.training
+    modes = [(part, part.training) for part in network.modules()]
     device = next(network.parameters()).device
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    features = model.eval().features(images)
+    try:
+        features = model.eval().features(images)
+        theirs = network.eval()(images)
+    except Exception as error:  # a network raises whatever its author chose, or did not think of
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{type(network).__name__} without the layer taken for its head fails on RGB images of {size} pixels ({reason});"
+            " check the size, and name another layer as head."
+        ) from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
     if features.ndim != 2:
         raise InputError(
             f"The layer before the head gives a tensor of shape {tuple(features.shape)}, not one row of features an image;"
             " name another layer as head."
         )
-    ours, theirs = model(images), network.eval()(images)
-    network.train(state)
+    ours = model.head(features)
+    if not ours.isfinite().all():
+        raise InputError(f"{type(network).__name__} gives logits that are not finite; its weights are damaged.")
     if not isinstance(theirs, Tensor) or ours.shape != theirs.shape or not torch.equal(ours, theirs):
         raise InputError(
             f"{type(network).__name__} does something after its last linear layer, so the logits cannot be told from it;"

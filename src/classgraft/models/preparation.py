@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from classgraft.errors import InputError
+
+MOST = 4096
+"""Pixels that a side has at most."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,17 @@ class Preparation:
     """Of each channel of pixels in 0..1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Of each channel of pixels in 0..1."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.resize <= MOST:
+            raise InputError(
+                f"The size is {self.size} and the short side before the crop {self.resize} pixels;"
+                f" give 1 <= size <= short side <= {MOST}."
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise InputError(
+                f"The mean is {self.mean} and the deviation {self.std}; give finite ones, and std above 0."
+            )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..1 (B, 3, H, W) to the network's input."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import pickle
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class Architecture:
         if self.scheme == "cifar":
             if self.name not in cifar_resnet.NAMES:
                 raise InputError(f"There is no network 'cifar:{self.name}'.{nearest(self.name, cifar_resnet.NAMES)}")
+            if self.arguments:
+                raise InputError(f"cifar:{self.name} takes no arguments, but was given {_listing(self.arguments)}.")
             return cifar_resnet.build(self.name, classes)
         if self.scheme == "timm":
             return _timm(self.name, classes, dict(self.arguments))
@@ -64,7 +66,7 @@ class Architecture:
         if config is None:
             return Preparation()
         size = config.input_size[-1]
-        resize = round(size / config.crop_pct) if size >= 96 else size
+        resize = int(size / config.crop_pct) if size >= 96 else size  # rounded as timm does
         return Preparation(size, max(size, resize), tuple(config.mean), tuple(config.std))  # type: ignore[arg-type]
 
 
@@ -73,12 +75,21 @@ def _timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
 
     if not timm.is_model(name):
         raise InputError(f"timm has no network '{name}'.{_nearest_timm(name)}")
+    # timm's own words, such as checkpoint_path, would open files: only the network's may come from outside
+    for key in {*inspect.signature(timm.create_model).parameters, "num_classes"} & set(arguments):
+        raise InputError(f"'{key}' is no argument of the network {name}, but timm's own; leave it out.")
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise InputError(f"timm's {name} does not take these arguments ({given}): {error}.") from error
+    except Exception as error:  # constructors raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"timm's {name} does not take these arguments ({_listing(arguments)}): {reason.rstrip('.')}."
+        ) from error
     return network
+
+
+def _listing(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())
 
 
 def _nearest_timm(name: str) -> str:
@@ -115,27 +126,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on broken files the readers raise nearly anything
+        reason = "it is damaged, or holds objects other than tensors, which are not opened"
+        if isinstance(error, SafetensorError | OSError):
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(
-            f"{path} cannot be read as a file of tensors ({reason[:200]}); save the network's state_dict alone, best as .safetensors."
+            f"{path} cannot be read as a file of tensors ({reason}); save the network's state_dict alone, best as .safetensors."
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_entry, content, content.values())):
         raise InputError(f"{path} holds no dictionary of tensors; save the network's state_dict alone.")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def _is_entry(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
@@ -146,16 +156,23 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> N
         for key, value in weights.items()
         if key in own and own[key].shape != value.shape
     ]
+    types = [
+        f"{key} is {value.dtype} in the file and {own[key].dtype} in the network"
+        for key, value in weights.items()
+        if key in own and own[key].is_floating_point() > value.is_floating_point()
+    ]
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     surplus = [key for key in weights if key not in own]
     complaints = [
         *_listed("do not fit in shape", shapes),
+        *_listed("do not fit in type", types),
         *_listed("are missing in the file", missing),
         *_listed("are not in the network", surplus),
     ]
     if complaints:
         raise InputError(
-            f"The weights do not fit {what}: {'; '.join(complaints)}. Check the architecture, its arguments and the class names."
+            f"The weights do not fit {what}: {'; '.join(complaints)};"
+            " check the architecture, its arguments and the class names."
         )
     network.load_state_dict(weights, strict=False)
 

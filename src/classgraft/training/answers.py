@@ -50,6 +50,11 @@ def answers(
     return found
 
 
+def forget() -> None:
+    """Let go of all that is remembered."""
+    _remembered.clear()
+
+
 def asked(teacher: nn.Module, images: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """A frozen teacher's answers to a batch, without a graph, in the arithmetic of the run that is going on.
 

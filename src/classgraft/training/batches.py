@@ -61,6 +61,10 @@ class Epochs:
             progress = i / max(1, len(order) - 1)
             yield Batch(view, targets, index.to(self.device), progress, images, epoch, recipe.seed, share)
 
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.images) // self.recipe.batch_size)
+
     @cached_property
     def _near(self) -> Images:
         return self.images.near(self.device)
@@ -73,3 +77,38 @@ class Epochs:
     @property
     def fingerprint(self) -> str:
         return digest(self.images.fingerprint)
+
+
+@dataclass(frozen=True)
+class Abreast:
+    """Batches of several sources side by side, such as labelled and unlabelled images at the ratio of their batch sizes.
+
+    The first says how long an epoch is; the others go round and round at their own pace.
+    """
+
+    parts: tuple[Epochs, ...]
+
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, ...]]:
+        """From batch ``first`` on."""
+        lead, *others = self.parts
+        start = epoch * len(lead) + first
+        yield from zip(lead(epoch, first), *(_round(other, start) for other in others), strict=False)
+
+    @property
+    def work(self) -> float:
+        """As of ``Epochs``, all parts together."""
+        lead = self.parts[0]
+        steps = len(lead) * lead.recipe.epochs
+        return sum(part.work / max(1, len(part) * part.recipe.epochs) * steps for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(*((part.fingerprint, repr(part.recipe)) for part in self.parts))
+
+
+def _round(source: Epochs, start: int) -> Iterator[Batch]:
+    """Without end, from the batch on that is number ``start`` since the first epoch."""
+    epoch, first = divmod(start, len(source))
+    while True:
+        yield from source(epoch, first)
+        epoch, first = epoch + 1, 0

@@ -57,7 +57,7 @@ def undeclared(take: Callable[[], object], step: object, carries: Sequence[Carri
 
     Looked at is every module, tensor and generator that a function's closure, a container or an object's fields lead to.
     """
-    declared = {id(tensor) for carried in carries for tensor in _parts(carried)} | {id(carried) for carried in carries}
+    declared = {id(tensor) for carried in carries for tensor in tensors(carried)} | {id(carried) for carried in carries}
     watched = {id(found): found for found in _reachable(step) if id(found) not in declared}
     before = {key: digest(found) for key, found in watched.items()}
     take()
@@ -69,7 +69,8 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _parts(carried: Carried) -> Iterator[Tensor]:
+def tensors(carried: Carried) -> Iterator[Tensor]:
+    """Every tensor in it."""
     match carried:
         case nn.Module():
             yield from (tensor for _, tensor in _tensors(carried))

@@ -8,9 +8,7 @@ and losses subtract near-equal numbers, so both stay eager and in fp32.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from classgraft.errors import InputError
 from classgraft.training.distributed import world
+from classgraft.training.hardware import can_compile, has_bf16
 
 Precision = Literal["fp32", "bf16"]
 Work = float
@@ -187,22 +186,3 @@ def first_device(modules: Sequence[object]) -> torch.device:
         if isinstance(module, Tensor):
             return module.device
     return torch.device("cpu")
-
-
-@functools.cache
-def has_bf16(kind: str) -> bool:
-    """Whether the hardware multiplies bfloat16 itself: tensor cores, AMX, or AVX-512 BF16."""
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    amx, avx = (
-        getattr(torch.cpu, name, lambda: False) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-    return bool(kind == "cpu" and (amx() or avx()))
-
-
-@functools.cache
-def can_compile(kind: str) -> bool:
-    """Whether there is what torch.compile needs: a C++ compiler, or Triton."""
-    if kind == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

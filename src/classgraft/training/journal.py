@@ -13,28 +13,21 @@ The folder holds ``run-000.journal`` and its ``.previous`` for each run, ``metri
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from classgraft.errors import InputError
-from classgraft.storage import flush
+from classgraft.training import sealed
 from classgraft.training.carries import Carried, digest, restore, state
 from classgraft.training.distributed import gathered, world
 from classgraft.training.records import Records
-
-_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,8 @@ class Key:
     data: str
     """Hash of the images and labels."""
     engine: str
+    command: str
+    """Whatever else decides what comes out, in the caller's words: the method and its settings."""
 
 
 @dataclass
@@ -70,7 +65,7 @@ class Entry:
     def __init__(self, journal: Journal, key: Key, carries: Sequence[Carried], what: str) -> None:
         self.journal, self.key, self.carries, self.what = journal, key, carries, what
         self.path = journal.folder / f"run-{key.number:03}.journal"
-        self.written = self.started = time.monotonic()
+        self.written = time.monotonic()
 
     def resume(self) -> Position:
         """Write the last good state back into what is carried; the beginning where there is none.
@@ -78,8 +73,8 @@ class Entry:
         Raises:
             InputError: the file is of another run.
         """
-        for path in (self.path, self.path.with_suffix(".previous")):
-            found = _read(path)
+        for path in (self.path, sealed.previous(self.path)):
+            found = sealed.read(path)
             if found is None:
                 continue
             differing = [name for name, value in asdict(self.key).items() if found["key"][name] != value]
@@ -110,7 +105,7 @@ class Entry:
                 "carries": [state(carried) for carried in self.carries],
                 "random": random,
             }
-            _write(self.path, content)
+            sealed.write(self.path, content)
             self.journal.records.write(self.key.number, self.what, position.epochs, time.monotonic() - self.written)
         self.written = time.monotonic()
 
@@ -121,12 +116,13 @@ class Journal:
 
     folder: Path
     every: float
+    command: str
     records: Records
     runs: int = 0
 
     def entry(self, carries: Sequence[Carried], recipe: object, data: str, engine: object, what: str) -> Entry:
         """The place of the run that starts now."""
-        key = Key(self.runs, digest(*map(state, carries)), repr(recipe), data, str(engine))
+        key = Key(self.runs, digest(*map(state, carries)), repr(recipe), data, str(engine), self.command)
         self.runs += 1
         return Entry(self, key, carries, what)
 
@@ -135,8 +131,10 @@ _open: ContextVar[Journal | None] = ContextVar("journal", default=None)
 
 
 @contextmanager
-def keeping(folder: str | Path, every: float = 30.0, tensorboard: bool = False) -> Iterator[None]:
+def keeping(folder: str | Path, command: str = "", *, every: float = 30.0, tensorboard: bool = False) -> Iterator[None]:
     """Inside, runs are journaled in this folder, every so many seconds and at their ends.
+
+    ``command`` says what the starting weights, recipe, images and engine of a run do not: the method and its settings.
 
     Raises:
         InputError: nothing can be written there, or TensorBoard is asked for and not installed.
@@ -147,7 +145,7 @@ def keeping(folder: str | Path, every: float = 30.0, tensorboard: bool = False) 
     except OSError as error:
         raise InputError(f"'{folder}' cannot be a run folder ({error.strerror}); choose another place.") from error
     with Records(folder, tensorboard) as records:
-        token = _open.set(Journal(folder, every, records))
+        token = _open.set(Journal(folder, every, command, records))
         try:
             yield
         finally:
@@ -159,37 +157,14 @@ def open_journal() -> Journal | None:
     return _open.get()
 
 
-_WORDS = {"number": "number", "start": "starting weights", "recipe": "recipe", "data": "images", "engine": "engine"}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    body = buffer.getbuffer()
-    fresh = path.with_suffix(".fresh")
-    try:
-        with open(fresh, "wb") as file:
-            file.write(hashlib.sha256(body).digest())
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        if _read(path) is not None:  # a broken file must not push out a good one
-            path.replace(path.with_suffix(".previous"))
-        fresh.replace(path)
-        flush(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"'{path}' could not be written ({error.strerror}); make room and repeat the command."
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """None if the file is not there or not whole."""
-    with contextlib.suppress(OSError):
-        content = memoryview(path.read_bytes())
-        if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
-            return torch.load(io.BytesIO(content[_DIGEST:]), weights_only=True)  # type: ignore[no-any-return]
-    return None
+_WORDS = {
+    "number": "number",
+    "start": "starting weights",
+    "recipe": "recipe",
+    "data": "images",
+    "engine": "engine",
+    "command": "settings",
+}
 
 
 def _random_state() -> Tensor:

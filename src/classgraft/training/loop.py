@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from classgraft.data.images import Images
 from classgraft.training import journal
-from classgraft.training.batches import Batch, Epochs
-from classgraft.training.carries import Carried
+from classgraft.training.batches import Abreast, Batch, Epochs
+from classgraft.training.carries import Carried, tensors
 from classgraft.training.distributed import agree, average, world
 from classgraft.training.engine import choose, first_device
 from classgraft.training.journal import Entry, Position
+from classgraft.training.progress import report, show_progress, silent
 from classgraft.training.recipe import Recipe
 
+Given = TypeVar("Given", Batch, tuple[Batch, ...])
+"""What an objective is given: a batch, or one of each of several sources (``Abreast``)."""
 Terms = dict[str, Tensor]
 """Named losses, already weighted; a method never adds them up."""
 
@@ -28,7 +32,8 @@ Terms = dict[str, Tensor]
 class Step:
     """What happens to one batch, and everything that it changes."""
 
-    take: Callable[[Batch], dict[str, Tensor]]
+    take: Callable[[Any], Terms]
+    """From a batch, or a tuple of one of each of several sources, to its terms."""
     set_rate: Callable[[float], None]
     carries: Sequence[Carried] = ()
     """Everything that a step changes: modules, optimisers, averages, points, generators."""
@@ -47,29 +52,8 @@ class History:
         return self.epochs[-1] if self.epochs else {}
 
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Called after every epoch with what runs, epochs done, epochs in all, and the terms' means."""
-
-
-def silent(what: str, done: int, total: int, terms: dict[str, float]) -> None:
-    """No progress is shown."""
-
-
-_progress: list[Progress] = [silent]
-
-
-def show_progress(progress: Progress) -> None:
-    """Where the loop reports to, for the whole process; the command line sets it."""
-    _progress[0] = progress
-
-
-def report(what: str, done: int, total: int, terms: dict[str, float] | None = None) -> None:
-    """Tell whoever watches how far something is."""
-    _progress[0](what, done, total, terms or {})
-
-
 def descend(
-    objective: Callable[[Batch], Terms],
+    objective: Callable[[Given], Terms],
     modules: Sequence[nn.Module | Tensor],
     recipe: Recipe,
     *,
@@ -87,15 +71,16 @@ def descend(
     """
     parameters = [p for part in modules for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
     parameters = [p for p in parameters if p.requires_grad]
-    buffers = [buffer for part in modules if isinstance(part, nn.Module) for buffer in part.buffers()]
+    buffers: list[Tensor] = [buffer for part in modules if isinstance(part, nn.Module) for buffer in part.buffers()]
     optimizer = recipe.optimizer(parameters)
 
-    def take(batch: Batch) -> Terms:
+    def take(batch: Given) -> Terms:
         optimizer.zero_grad(set_to_none=True)
-        terms = objective(batch)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        terms = {name: term.detach() for name, term in terms.items()}
-        average(parameters, (*buffers, *terms.values()), batch.share)
+        losses = objective(batch)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        terms: Terms = {name: loss.detach() for name, loss in losses.items()}
+        share = batch.share if isinstance(batch, Batch) else batch[0].share
+        average(parameters, (*buffers, *terms.values()), share)
         optimizer.step()
         return terms
 
@@ -106,27 +91,27 @@ def descend(
     return Step(take, set_rate, (*modules, optimizer, *carries), second_order)
 
 
-def run(step: Step, epoch_of: Callable[[int], Iterable[Batch]], recipe: Recipe, what: str = "training") -> History:
+def run(step: Step, epoch_of: Callable[[int], Iterable[Any]], recipe: Recipe, what: str = "training") -> History:
     """Take the steps of every epoch, with the recipe's learning rate.
 
-    ``epoch_of`` gives an epoch's batches, a function of the epoch alone; an ``Epochs`` goes on inside an epoch at once,
-    any other is read up to there. Torch's global generator is seeded by the recipe inside and left alone outside.
+    ``epoch_of`` gives an epoch's batches, a function of the epoch alone; ``Epochs`` and ``Abreast`` go on inside an epoch at
+    once, any other is read up to there. Torch's global generator is seeded by the recipe inside and left alone outside.
     """
     modules = [carried for carried in step.carries if isinstance(carried, nn.Module)]
     device = first_device(step.carries)
-    epochs = epoch_of if isinstance(epoch_of, Epochs) else None
+    epochs = epoch_of if isinstance(epoch_of, Epochs | Abreast) else None
     engine = choose(device, epochs.work if epochs else 0.0)
     engine = engine.exact if step.second_order else engine
     kept = journal.open_journal()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.ready(*modules):
         torch.manual_seed(recipe.seed + 1_000_003 * world().rank)
-        agree(tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+        agree(tensor for carried in step.carries for tensor in tensors(carried))
         entry = kept.entry(step.carries, recipe, epochs.fingerprint if epochs else "", engine, what) if kept else None
         return History(_epochs(step, epoch_of, recipe, what, entry))
 
 
 def _epochs(
-    step: Step, epoch_of: Callable[[int], Iterable[Batch]], recipe: Recipe, what: str, entry: Entry | None
+    step: Step, epoch_of: Callable[[int], Iterable[Any]], recipe: Recipe, what: str, entry: Entry | None
 ) -> list[dict[str, float]]:
     at = entry.resume() if entry else Position()
     while at.epoch < recipe.epochs:
@@ -146,8 +131,8 @@ def _epochs(
     return at.epochs
 
 
-def _rest(epoch_of: Callable[[int], Iterable[Batch]], epoch: int, done: int) -> Iterator[Batch]:
-    if isinstance(epoch_of, Epochs):
+def _rest(epoch_of: Callable[[int], Iterable[Any]], epoch: int, done: int) -> Iterator[Any]:
+    if isinstance(epoch_of, Epochs | Abreast):
         return epoch_of(epoch, done)
     random, found = torch.get_rng_state(), iter(epoch_of(epoch))
     for _ in range(done):
@@ -191,6 +176,7 @@ def train_mode(module: nn.Module) -> None:
 
 
 __all__ = [
+    "Abreast",
     "Batch",
     "Epochs",
     "History",

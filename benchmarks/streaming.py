@@ -1,0 +1,89 @@
+"""Images a second that stream under a quarter of the memory they would take, beside the same images in memory.
+
+    python benchmarks/streaming.py [--images 4000] [--side 64] [--rounds 7]
+
+``data`` rows only read and augment (nothing hides the reading), ``training`` rows train a ResNet-20 as well. The ratio
+that counts is that of the training rows: what a person waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from interleaved import Contender, rates, tell
+from PIL import Image
+
+from classgraft.data.images import Images
+from classgraft.data.sources import Photo, Source
+from classgraft.data.streaming import load_within
+from classgraft.models.cifar_resnet import build
+from classgraft.models.preparation import Preparation
+from classgraft.training.loop import Batch, Epochs, Terms, fit
+from classgraft.training.recipe import Recipe
+
+
+def source(count: int, side: int) -> Source:
+    """JPEGs of noise."""
+
+    def jpeg(seed: int) -> bytes:
+        file = io.BytesIO()
+        pixels = np.random.default_rng(seed).integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((side, side)).save(file, "jpeg")
+        return file.getvalue()
+
+    photos = tuple(Photo(f"{i}.jpg", lambda i=i: jpeg(i)) for i in range(count))  # type: ignore[misc]
+    return Source(("a", "b"), photos, tuple(i % 2 for i in range(count)))
+
+
+def reading(images: Images, recipe: Recipe) -> Contender:
+    def take() -> float:
+        started = time.perf_counter()
+        for _ in Epochs(images, recipe, torch.device("cpu"))(0):
+            pass
+        return len(images) / (time.perf_counter() - started)
+
+    return take
+
+
+def training(images: Images, recipe: Recipe) -> Contender:
+    model = build("resnet20", 2)
+
+    def objective(batch: Batch) -> Terms:
+        return {"class": F.cross_entropy(model(batch.images), batch.targets)}
+
+    def take() -> float:
+        started = time.perf_counter()
+        fit(model, objective, images, recipe)
+        return len(images) / (time.perf_counter() - started)
+
+    return take
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    chosen = parser.parse_args()
+    size = chosen.images * 3 * chosen.side**2
+    recipe = Recipe(epochs=1, batch_size=128, lr=0.01)
+    contenders: dict[str, Contender] = {}
+    for name, budget in (("in memory", size), ("streaming", size // 4)):
+        found = source(chosen.images, chosen.side)
+        loaded = load_within(found, chosen.side, budget)
+        images = Images(loaded.pixels, loaded.labels, found.classes, Preparation(chosen.side, chosen.side))
+        contenders[f"data {name}"] = reading(images, recipe)
+        contenders[f"training {name}"] = training(images, recipe)
+    what = (
+        f"images a second, {chosen.images} of {chosen.side} pixels, streaming under a quarter of their {size >> 20} MB"
+    )
+    tell("streaming", what, rates(contenders, chosen.rounds), ["data in memory", "training in memory"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Answers: in fp32, remembered by what they depend on; and gradients of each image by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import classifier, images
+from torch import Tensor
+
+from classgraft.data.augment import centre, flip
+from classgraft.data.images import Images
+from classgraft.training import answers as module_of_answers
+from classgraft.training.answers import answers
+from classgraft.training.gradients import mean_of_each, of_each
+from classgraft.training.loop import show_progress, silent
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def looks() -> Iterator[list[int]]:
+    """Grows by one with every batch that is looked at."""
+    seen: list[int] = []
+    module_of_answers._remembered.clear()
+    show_progress(lambda what, done, total, terms: seen.append(done))
+    yield seen
+    show_progress(silent)
+
+
+def test_nothing_is_looked_at_twice(looks: list[int]) -> None:
+    model, seen = classifier(), images(70)
+    first = answers(model, seen, model.features)
+    assert looks == [64, 70]
+    again = answers(model, images(70), model.features)
+    assert looks == [64, 70]
+    assert torch.equal(first, again)
+    first.zero_()
+    assert torch.equal(answers(model, seen, model.features), again)
+
+
+def test_whatever_changes_the_answers_is_looked_at_anew(looks: list[int]) -> None:
+    model, seen = classifier().eval(), images(10)
+    asked = [
+        lambda: answers(model, seen),
+        lambda: answers(model, seen, model.features),
+        lambda: answers(model, seen, augment=flip),
+        lambda: answers(model, seen, augment=flip, seed=1),
+        lambda: answers(model, seen, augment=flip, epoch=1),
+        lambda: answers(model, images(10, seed=1)),
+        lambda: answers(model, replace(seen, preparation=replace(seen.preparation, mean=(0.0, 0.0, 0.0)))),
+        lambda: answers(classifier(seed=1), seen),
+    ]
+    for number, ask in enumerate(asked, start=1):
+        ask()
+        ask()
+        assert len(looks) == number
+    with torch.no_grad():
+        model.body[1].running_mean += 1
+    answers(model, seen)
+    assert len(looks) == len(asked) + 1
+
+
+def test_what_has_no_name_is_not_remembered(looks: list[int]) -> None:
+    model, seen = classifier(), images(10)
+    for scale in (1.0, 2.0):
+        found = answers(model, seen, lambda x, s=scale: s * model(x))  # type: ignore[misc]
+        assert torch.allclose(found, scale * answers(model, seen))
+    answers(model, seen, augment=lambda pixels, size, draws: centre(pixels, size))
+    answers(model, seen, augment=lambda pixels, size, draws: centre(pixels, size).flip(-1))
+    assert len(looks) == 5
+
+
+def test_memory_for_answers_is_bounded(looks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    monkeypatch.setattr(module_of_answers, "REMEMBERED", 2 * 10 * 3 * 4)
+    sets = [images(10, seed=seed) for seed in range(3)]
+    for seen in (*sets, *sets):
+        answers(model, seen)
+    assert len(looks) == 6
+    assert sum(tensor.nbytes for tensor in module_of_answers._remembered.values()) <= 2 * 10 * 3 * 4
+
+
+def test_modes_come_back_even_after_an_error() -> None:
+    model = classifier().train()
+    model.body[1].eval()
+    with pytest.raises(ZeroDivisionError):
+        answers(model, images(3), lambda x: 1 // 0)  # type: ignore[arg-type,return-value]
+    assert model.training
+    assert not model.body[1].training
+
+
+def test_answers_may_stand_in_a_loss() -> None:
+    model = classifier()
+    weight = torch.zeros(8, requires_grad=True)
+    (answers(model, images(5), model.features) @ weight).sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets)
+
+
+def test_gradients_of_each_image_are_those_taken_one_by_one() -> None:
+    model, seen = classifier(dropout=0.5).train(), images(7)
+    model.body[0].requires_grad_(False)
+    found = of_each(model, cross_entropy, seen.view(torch.arange(7), CPU), seen.labels)
+    assert model.training
+    model.eval()
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert list(found) == names
+    for i in range(7):
+        model.zero_grad()
+        one = torch.tensor([i])
+        cross_entropy(model(seen.view(one, CPU)), seen.labels[one]).backward()  # type: ignore[no-untyped-call]
+        for name in names:
+            gradient = model.get_parameter(name).grad
+            assert gradient is not None
+            assert torch.allclose(found[name][i], gradient, atol=1e-6)
+
+
+def test_fisher_of_a_linear_softmax_is_its_closed_form() -> None:
+    """For a linear head the squared gradient of a row is (p - y)^2 x^2."""
+    model, seen = classifier().eval(), images(40)
+    fisher = mean_of_each(model, seen, cross_entropy)
+    features, logits = answers(model, seen, model.features), answers(model, seen)
+    error = logits.softmax(1) - F.one_hot(seen.labels, 3)
+    expected = torch.einsum("nk,nd->kd", error.square(), features.square()) / 40
+    assert torch.allclose(fisher["head.blocks.0.weight"], expected, atol=1e-6)
+
+
+def test_no_images_have_no_answers() -> None:
+    nothing: Images = images(4).subset(torch.arange(0))
+    assert len(answers(classifier(), nothing)) == 0

@@ -1,0 +1,376 @@
+"""Networks from words, and weights from files that are only ever read as tensors."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from classgraft.data.decode import open_rgb, square
+from classgraft.data.images import Images
+from classgraft.errors import InputError
+from classgraft.metrics import evaluation
+from classgraft.models.cifar_resnet import CifarResNet
+from classgraft.models.preparation import Preparation
+from classgraft.models.sources import CIFAR, Architecture, argument, load_weights, read_weights
+from classgraft.training.answers import answers
+
+STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.tensor([1.0, -1.0])}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Several threads on busy cores wait for one another at every layer, a hundred times longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def saved(path: Path, content: object, form: str) -> Path:
+    if form == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(content, path)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    return path
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("cifar:resnet-20", r"no network 'cifar:resnet-20'\. Did you mean 'resnet20'\? Known: .*resnet56"),
+        ("timm:mobilnetv2_100", r"timm has no network 'mobilnetv2_100'.*mobilenetv2_100"),
+        ("timm:", "timm has no network ''"),
+        ("resnet18", r"'resnet18' does not say where .*timm:NAME or cifar:NAME"),
+        ("pickle:x", "'pickle:x' does not say where"),
+    ],
+)
+def test_an_unknown_network_is_refused_and_the_nearest_named(source: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Architecture(source).build(3)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "timm:resnet18",
+        "cifar:resnet20",
+    ],
+)
+def test_an_argument_that_the_network_does_not_take_is_named(source: str) -> None:
+    with pytest.raises(InputError, match="depht=3"):
+        Architecture(source, {"depht": 3}).build(3)
+
+
+def test_arguments_reach_the_network() -> None:
+    network = Architecture("timm:vit_tiny_patch16_224", {"img_size": 32, "depth": 1}).build(4)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("img_size=64", ("img_size", 64)),
+        ("pad_type=same", ("pad_type", "same")),
+        ("drop_rate=0.1", ("drop_rate", 0.1)),
+        ("flag=true", ("flag", True)),
+        ("shape=[1, 2]", ("shape", [1, 2])),
+        ("name=a=b", ("name", "a=b")),
+        ("empty=", ("empty", "")),
+    ],
+)
+def test_an_argument_is_json_where_it_is_and_else_a_word(text: str, expected: tuple[str, Any]) -> None:
+    assert argument(text) == expected
+
+
+@pytest.mark.parametrize("text", ["img_size", "=3", ""])
+def test_an_argument_without_a_key_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="key=value"):
+        argument(text)
+
+
+# -- preparation ---------------------------------------------------------------------------------------------------
+
+
+def test_the_preparation_of_a_timm_network_is_its_own() -> None:
+    found = Architecture("timm:mobilenetv2_100").preparation()
+    assert found == Preparation(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Architecture("timm:vit_tiny_patch16_224").preparation().mean == (0.5, 0.5, 0.5)
+    assert Architecture("cifar:resnet20").preparation() == Preparation(
+        32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2_100",
+        "resnet18",
+        "vit_tiny_patch16_224",
+    ],
+)
+def test_the_short_side_is_what_timm_resizes_to(name: str) -> None:
+    from timm.data import create_transform
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    resize = create_transform(config.input_size, crop_pct=config.crop_pct, interpolation="bicubic").transforms[0].size
+    assert Architecture(f"timm:{name}").preparation().resize == resize
+
+
+# -- weight files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+def test_weights_come_back_as_they_were_saved(tmp_path: Path, form: str) -> None:
+    assert same(read_weights(saved(tmp_path / "w.pth", STATE, form)), STATE)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_nested_dictionary_is_unwrapped_and_a_module_prefix_taken_off(tmp_path: Path, key: str, prefix: str) -> None:
+    content = {"epoch": 3, key: {prefix + name: value for name, value in STATE.items()}, "best": 0.9}
+    assert same(read_weights(saved(tmp_path / "w.pth", content, "zip")), STATE)
+
+
+def test_a_module_prefix_that_only_some_keys_have_stays(tmp_path: Path) -> None:
+    content = {"module.fc.weight": STATE["fc.weight"], "fc.bias": STATE["fc.bias"]}
+    assert same(read_weights(saved(tmp_path / "w.pth", content, "zip")), content)
+
+
+class Trap:
+    """Unpickled by an ordinary reader, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "the code ran"))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_code_in_a_weights_file_is_refused_and_does_not_run(tmp_path: Path, form: str, suffix: str) -> None:
+    path, witness = tmp_path / f"w{suffix}", tmp_path / "witness"
+    content = {**STATE, "trap": Trap(witness)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(InputError, match="w"):
+        read_weights(path)
+    assert not witness.exists()
+    call, given = Trap(witness).__reduce__()
+    call(*given)
+    assert witness.exists()  # so it is a trap
+
+
+@pytest.mark.parametrize("content", [nn.Linear(2, 2), {"model": nn.Linear(2, 2)}], ids=["module", "nested"])
+def test_a_refused_pickle_is_no_advice_to_read_it_unsafely(tmp_path: Path, content: object) -> None:
+    with pytest.raises(InputError) as error:
+        read_weights(saved(tmp_path / "w.pth", content, "zip"))
+    assert str(error.value).isprintable()
+    for words in ("trust", "weights_only", "Re-running"):
+        assert words not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "safetensors",
+        "zip",
+        "legacy",
+    ],
+)
+def test_a_weights_file_cut_short_anywhere_is_refused_by_name(tmp_path: Path, form: str) -> None:
+    path = saved(tmp_path / "w.pth", STATE, form)
+    whole = path.read_bytes()
+    for length in {0, 1, 7, 8, 9, *range(0, len(whole), max(1, len(whole) // 40)), len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"holds no|cannot be read") as error:
+            read_weights(path)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [STATE["fc.bias"]], {"fc.bias": 1.0}, {"state_dict": {}}, STATE["fc.bias"]], ids=repr
+)
+def test_a_file_without_a_dictionary_of_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(InputError, match="holds no dictionary of tensors"):
+        read_weights(saved(tmp_path / "w.pth", content, "zip"))
+
+
+def test_a_weights_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.safetensors", tmp_path):
+        with pytest.raises(InputError, match="no weights file") as error:
+            read_weights(path)
+        assert str(path) in str(error.value)
+
+
+# -- filling a network ---------------------------------------------------------------------------------------------
+
+
+def plain() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_weights_that_fit_fill_the_network_even_without_batch_counts() -> None:
+    weights = {k: torch.full_like(v, 0.5) for k, v in plain().state_dict().items() if not k.endswith("batches_tracked")}
+    network = plain()
+    load_weights(network, weights, "it")
+    assert all(bool((network.state_dict()[key] == 0.5).all()) for key in weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"0.bias": None}, r"1 tensors are missing in the file \(0\.bias\)"),
+        ({"extra": torch.zeros(1)}, r"1 tensors are not in the network \(extra\)"),
+        ({"3.weight": torch.zeros(7, 4)}, r"3\.weight is \(7, 4\) in the file and \(2, 4\) in the network"),
+        (
+            {"3.weight": None, "fc.weight": torch.zeros(2, 4)},
+            r"missing in the file \(3\.weight\).*network \(fc\.weight\)",
+        ),
+        ({"1.running_mean": None}, r"missing in the file \(1\.running_mean\)"),
+        ({str(k): torch.zeros(1) for k in range(10, 15)}, r"5 tensors .*\(10, 11, 12 and 2 more\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_change_nothing(change: dict[str, Tensor | None], words: str) -> None:
+    network = plain()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    weights = {key: value for key, value in ({**plain().state_dict(), **change}).items() if value is not None}
+    with pytest.raises(InputError, match=f"do not fit this network.*{words}"):
+        load_weights(network, weights, "this network")
+    assert same(network.state_dict(), before)
+
+
+# -- the CIFAR networks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("resnet20", 269_722), ("resnet32", 464_154), ("resnet44", 658_586), ("resnet56", 853_018)],
+)
+def test_cifar_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    assert sum(p.numel() for p in Architecture(f"cifar:{name}").build(10).parameters()) == parameters
+
+
+def test_resnet18_for_cifar_has_the_parameters_of_its_layers() -> None:
+    def block(inside: int, outside: int) -> int:
+        projection = inside * outside + 2 * outside if inside != outside else 0
+        return 9 * inside * outside + 9 * outside**2 + 4 * outside + projection
+
+    widths = [(64, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+    expected = 27 * 64 + 128 + sum(block(*pair) for pair in widths) + 513 * 10
+    network = Architecture("cifar:resnet18").build(10)
+    assert sum(p.numel() for p in network.parameters()) == expected
+
+
+@pytest.mark.parametrize(("name", "layers"), [("resnet20", 20), ("resnet32", 32), ("resnet44", 44), ("resnet56", 56)])
+def test_the_number_in_a_networks_name_counts_its_layers_with_weights(name: str, layers: int) -> None:
+    network = Architecture(f"cifar:{name}").build(10)
+    assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()) == layers
+
+
+def by_the_paper(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    """ResNet-20 (section 4.2): a stem, three stages of three blocks, option A where the sides are halved."""
+
+    def normed(x: Tensor, key: str) -> Tensor:
+        mean, variance, scale, shift = (
+            weights[f"{key}.{part}"].view(-1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    def convolved(x: Tensor, key: str, stride: int = 1) -> Tensor:
+        return F.conv2d(x, weights[f"{key}.weight"], stride=stride, padding=1)
+
+    x = normed(convolved(images, "conv1"), "bn1").relu()
+    for stage in (1, 2, 3):
+        for block in range(3):
+            key, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = normed(convolved(x, f"{key}.conv1", stride), f"{key}.bn1").relu()
+            y = normed(convolved(y, f"{key}.conv2"), f"{key}.bn2")
+            if stride == 2:
+                nothing = torch.zeros(len(x), x.shape[1] // 2, *y.shape[2:])
+                x = torch.cat([nothing, x[:, :, ::2, ::2], nothing], 1)
+            x = (x + y).relu()
+    return x.mean((2, 3)) @ weights["linear.weight"].T + weights["linear.bias"]
+
+
+@torch.no_grad()
+def test_resnet20_computes_what_the_paper_says() -> None:
+    network, generator = Architecture("cifar:resnet20").build(10).eval(), torch.Generator().manual_seed(0)
+    for key, value in network.state_dict().items():
+        if "bn" in key and not key.endswith("tracked"):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif "bn" not in key:
+            value.normal_(std=0.1, generator=generator)
+    images = torch.randn(3, 3, 32, 32, generator=generator)
+    torch.testing.assert_close(network(images), by_the_paper(network.state_dict(), images), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_option_a_shortcuts_take_every_second_place_and_pad_channels_on_both_sides() -> None:
+    network = Architecture("cifar:resnet20").build(10).eval()
+    block = network.layer2[0]
+    for parameter in block.parameters():
+        parameter.zero_()
+    images = torch.rand(2, 16, 8, 8)
+    expected = torch.zeros(2, 32, 4, 4)
+    expected[:, 8:24] = images[:, :, ::2, ::2]
+    assert torch.equal(block(images), expected)
+
+
+def test_cifar_networks_halve_the_sides_twice_and_average() -> None:
+    network = Architecture("cifar:resnet20").build(7).eval()
+    assert isinstance(network, CifarResNet)
+    assert network.num_features == 64
+    sides = []
+    for stage in (network.layer1, network.layer2, network.layer3):
+        stage.register_forward_hook(lambda module, given, result: sides.append(tuple(result.shape[1:])))
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+    assert sides == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+@pytest.fixture(scope="module")
+def cifar10(data: Path) -> Images:
+    """Every fifth of the 2,000 test images: 40 of each class."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "cifar10" / "test.parquet").take(list(range(0, 2000, 5)))
+    cells = table["image"].to_pylist()
+    pixels = torch.stack([square(open_rgb(cell["bytes"], str(i)), 32) for i, cell in enumerate(cells)])
+    labels = torch.tensor(table["label"].to_pylist())
+    assert torch.bincount(labels).tolist() == [40] * 10
+    return Images(pixels, labels, tuple(map(str, range(10))), CIFAR)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "accuracy"),
+    [("resnet20", "resnet20-12fca82f.th", 0.81), ("resnet56", "resnet56-4bfd9763.th", 0.83)],
+)
+def test_published_weights_load_and_are_as_right_as_they_should_be(
+    data: Path, cifar10: Images, name: str, file: str, accuracy: float
+) -> None:
+    network = Architecture(f"cifar:{name}").build(10)
+    load_weights(network, read_weights(data / "weights" / file), name)
+    found = evaluation(answers(network, cifar10), cifar10.labels, cifar10.classes)
+    all_right = found.accuracy()
+    assert all_right is not None
+    assert math.isclose(all_right, accuracy, abs_tol=0.05), all_right

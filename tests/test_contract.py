@@ -1,0 +1,625 @@
+"""What every method promises (docs/architecture.md), checked by walking the catalogue.
+
+A new method is tested here as soon as it is in the catalogue; it needs its fields in ``ALTERNATIVES`` and, if its
+defaults take long, smaller ones in ``SMALL``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classgraft import catalogue
+from classgraft.data.images import Images, Task, joined
+from classgraft.errors import InputError
+from classgraft.models.classifier import Classifier, Head
+from classgraft.models.preparation import Preparation
+from classgraft.training import loop
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+OLD, NEW, LATER = ("ant", "bee", "cow", "dog"), ("elk", "fox"), ("gnu",)
+PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
+TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
+FROZEN = ["glne", "imprint", "rows"]
+"""Methods that promise the old logits bit for bit."""
+WITHOUT_TERMS = {"imprint"}
+"""Methods in closed form: nothing descends."""
+
+FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "milestones": (0.5,), "lr": 0.05}
+SMALL: dict[str, dict[str, Any]] = {
+    "glne": {"views": 3, "iterations": 15},
+    "imprint": {"views": 3},
+    "rows": {"views": 3, "steps": 20},
+    "finetune": FEW_EPOCHS,
+    "joint": FEW_EPOCHS,
+    "plain": FEW_EPOCHS,
+}
+"""Settings that make a method quick here, and every field of it matter."""
+
+RECIPE: dict[str, Any] = {
+    "recipe.epochs": 4,
+    "recipe.batch_size": 3,
+    "recipe.optimiser": "adamw",
+    "recipe.lr": 0.02,
+    "recipe.momentum": 0.5,
+    "recipe.weight_decay": 0.1,
+    "recipe.milestones": (0.9,),
+    "recipe.augment": "flip",
+    "recipe.seed": 1,
+}
+ALTERNATIVES: dict[str, dict[str, Any]] = {
+    "glne": {
+        "views": 4,
+        "base": 0.5,
+        "confidence": 0.9,
+        "prior": 3.0,
+        "samples": 5,
+        "weight_decay": 0.1,
+        "iterations": 5,
+        "seed": 1,
+    },
+    "imprint": {"views": 1, "seed": 1},
+    "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
+    "finetune": RECIPE,
+    "joint": {"balanced": False, **RECIPE},
+    "plain": RECIPE,
+}
+"""Another value for every field of every method; of its recipe under ``recipe.``."""
+
+
+class Body(nn.Module):
+    """Two convolutions with batch norm and their mean over positions: 498 weights."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.second = nn.Conv2d(6, self.num_features, 3, bias=False)
+        self.last_norm = nn.BatchNorm2d(self.num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(images)))
+        return F.relu(self.last_norm(self.second(x))).mean((2, 3))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Several threads on busy cores wait for one another at every layer, a hundred times longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def photos(classes: tuple[str, ...], count: int = 5, seed: int = 0) -> Images:
+    """``count`` noisy pictures of the pattern that belongs to each class's name."""
+    stacks = []
+    for name in classes:
+        pattern = np.random.default_rng(zlib.crc32(name.encode())).uniform(60, 195, (1, 3, 4, 4)).repeat(14, 2)
+        pattern = pattern.repeat(14, 3)[:, :, ::4, ::4]
+        noise = np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(0, 20, (count, 3, 14, 14))
+        stacks.append(torch.from_numpy((pattern + noise).clip(0, 255).astype(np.uint8)))
+    labels = torch.arange(len(classes)).repeat_interleave(count)
+    return Images(torch.cat(stacks), labels, classes, PREPARATION)
+
+
+def task(classes: tuple[str, ...], count: int = 5, seed: int = 0) -> Task:
+    return Task(classes, photos(classes, count, seed))
+
+
+def empty() -> Classifier:
+    """A classifier that knows no class yet."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Classifier(Body(), Head(), ()).eval()
+
+
+@cache
+def _trained() -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = empty().grown(OLD)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    images = photos(OLD, 8)
+    for _ in range(30):
+        loss = F.cross_entropy(model.train()(images.view(torch.arange(32), torch.device("cpu"))), images.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def trained() -> Classifier:
+    """A classifier of the old classes, trained a little; a copy of one's own."""
+    return copy.deepcopy(_trained())
+
+
+def made(name: str, **settings: Any) -> Any:
+    """The method with its small settings and these."""
+    make = catalogue.extender if name in EXTENDERS else catalogue.trainer
+    return make(name, {**SMALL.get(name, {}), **settings})
+
+
+def remembered(method: Extender, model: Classifier, seen: Task, memory: object | None = None) -> object | None:
+    return method.remember(model, seen, memory)
+
+
+def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
+    """What the method makes of the same model and photos; ``state`` seeds the global generators."""
+    torch.manual_seed(state)
+    random.seed(state)
+    np.random.seed(state)  # noqa: NPY002
+    method = made(name, **settings)
+    if name in TRAINERS:
+        return method.train(trained(), photos(OLD))
+    return method.extend(trained(), remembered(method, trained(), task(OLD, 6)), task(NEW, 4))
+
+
+def bits(value: object) -> object:
+    """Something that is equal only where every number of the value has the same bits."""
+    if isinstance(value, nn.Module):
+        return (
+            {key: bits(tensor) for key, tensor in value.state_dict().items()},
+            [(part.training, type(part)) for part in value.modules()],
+            [(p.requires_grad, bits(p.grad)) for p in value.parameters()],
+            getattr(value, "classes", None),
+        )
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape), value.detach().contiguous().numpy().tobytes())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: bits(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: bits(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [bits(item) for item in value]
+    return value
+
+
+def weights(model: Classifier) -> object:
+    return {key: bits(tensor) for key, tensor in model.state_dict().items()}
+
+
+def inputs(count: int = 7, seed: int = 9) -> Tensor:
+    return photos(OLD + NEW + LATER, 2, seed).view(torch.arange(14), torch.device("cpu"))[:count]
+
+
+def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
+    """Whether it has these classes, in this order, and numbers for them."""
+    logits = model(inputs())
+    return model.classes == classes and logits.shape == (7, len(classes)) and bool(logits.isfinite().all())
+
+
+extenders = pytest.mark.parametrize("name", EXTENDERS)
+methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS)
+
+
+def faulty(names: list[str], faults: dict[str, str], **options: Any) -> pytest.MarkDecorator:
+    """Parametrised by method; those with a known fault are expected to fail for this reason."""
+    marked = [
+        pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=faults[n], **options)) if n in faults else n
+        for n in names
+    ]
+    return pytest.mark.parametrize("name", marked)
+
+
+# -- 1. what the caller gave ----------------------------------------------------------------------------------------
+
+
+@extenders
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_remembering_and_extending_change_nothing_that_was_given(name: str, training: bool) -> None:
+    method, model, old, new = made(name), trained().train(training), task(OLD), task(NEW)
+    given = (model, old, new)
+    before = bits(given)
+    memory = method.remember(model, old, None)
+    assert bits(given) == before
+    before = bits((*given, memory))
+    grown = method.extend(model, memory, new)
+    assert bits((*given, memory)) == before
+    method.remember(grown, new, memory)
+    assert bits((*given, memory)) == before
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_training_changes_nothing_that_was_given(name: str) -> None:
+    model, images = trained(), photos(OLD)
+    before = bits((model, images))
+    made(name).train(model, images)
+    assert bits((model, images)) == before
+
+
+@extenders
+def test_a_grown_model_shares_no_memory_with_the_one_given(name: str) -> None:
+    method, model = made(name), trained()
+    before = bits(model)
+    grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
+    with torch.no_grad():
+        for tensor in grown.state_dict().values():
+            tensor.zero_()
+    assert bits(model) == before
+
+
+# -- 2. any sequence of tasks ---------------------------------------------------------------------------------------
+
+
+@extenders
+def test_new_classes_come_after_the_old_in_the_order_of_the_task(name: str) -> None:
+    method, model = made(name), trained()
+    for classes in (("fox", "elk"), ("elk", "fox")):
+        assert sound(method.extend(model, remembered(method, model, task(OLD)), task(classes)), OLD + classes)
+
+
+@extenders
+@pytest.mark.parametrize("first", [NEW, LATER], ids=["two classes", "one class"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_first_task_and_a_second_work_from_a_classifier_without_classes(
+    name: str, first: tuple[str, ...], count: int
+) -> None:
+    method = made(name)
+    started = method.extend(empty(), None, task(first, count))
+    assert sound(started, first)
+    memory = remembered(method, started, task(first, count))
+    assert sound(method.extend(started, memory, task(OLD, count)), first + OLD)
+
+
+@extenders
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_extensions_in_a_row_work_from_one_image_a_class(name: str, count: int) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    grown = method.extend(model, memory, task(NEW, count))
+    assert sound(grown, OLD + NEW)
+    memory = remembered(method, grown, task(NEW, count), memory)
+    assert sound(method.extend(grown, memory, task(LATER, count)), OLD + NEW + LATER)
+
+
+@extenders
+def test_a_task_may_hold_classes_that_are_known(name: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    assert sound(method.extend(model, memory, task(("bee", "elk", "ant"))), (*OLD, "elk"))
+
+
+@extenders
+def test_a_task_may_hold_no_new_class_at_all(name: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    assert sound(method.extend(model, memory, task(("bee", "ant"))), OLD)
+
+
+@extenders
+@pytest.mark.parametrize("present", NEW)
+def test_a_class_without_a_photo_is_refused_or_leaves_the_numbers_whole(name: str, present: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    try:
+        grown = method.extend(model, memory, Task(NEW, photos((present,))))
+    except InputError:
+        return
+    assert sound(grown, OLD + NEW)
+
+
+@extenders
+def test_labels_count_in_the_order_of_the_images_own_classes(name: str) -> None:
+    """The same pictures, labelled by the classes' names in another order, are the same task."""
+    images = photos(NEW)
+    turned = replace(images, labels=1 - images.labels, classes=NEW[::-1])
+    wider = replace(images, labels=images.labels + 1, classes=("yak", *NEW))
+    found = []
+    for given in (images, turned, wider):
+        torch.manual_seed(0)
+        method, model = made(name), trained()
+        found.append(weights(method.extend(model, remembered(method, model, task(OLD)), Task(NEW, given))))
+    assert found[0] == found[1] == found[2]
+
+
+@faulty(EXTENDERS, {"joint": "batch norm over features cannot train on a single image", "finetune": "likewise"})
+@pytest.mark.parametrize("count", [1, 5])  # five images in batches of four leave one
+def test_a_body_that_normalises_its_features_works_from_one_image(name: str, count: int) -> None:
+    body = nn.Sequential(Body(), nn.BatchNorm1d(Body.num_features))
+    model = Classifier(body, Head([nn.Linear(Body.num_features, 4)]), OLD).eval()
+    method = made(name)
+    memory = remembered(method, model, task(OLD[:1] if count == 1 else OLD, count))
+    if name == "joint":
+        memory = remembered(method, model, Task(OLD, photos(OLD, 1)))
+    grown = method.extend(model, memory, task(LATER, count))
+    assert grown.classes == OLD + LATER
+
+
+# -- 3. named terms -------------------------------------------------------------------------------------------------
+
+
+def strengths(terms: Mapping[str, Tensor], learnable: list[Tensor]) -> dict[str, float]:
+    """The largest gradient of each term alone."""
+    found = {}
+    for term, value in terms.items():
+        gradients = (
+            torch.autograd.grad(value, learnable, retain_graph=True, allow_unused=True) if value.requires_grad else ()
+        )
+        found[term] = max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
+    return found
+
+
+def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Every term that a run of the method descends, with its strongest gradient at any step."""
+    seen: dict[str, float] = {}
+    entry = next(e for e in catalogue.ENTRIES if e.name == name)
+    module = importlib.import_module(entry.module)
+
+    def note(terms: Mapping[str, Tensor], learnable: list[Tensor]) -> None:
+        for term, strength in strengths(terms, learnable).items():
+            seen[term] = max(seen.get(term, 0.0), strength)
+
+    def spying_fit(trainee: nn.Module, objective: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        def noting(batch: loop.Batch) -> Any:
+            terms = objective(batch)
+            note(terms, [p for p in trainee.parameters() if p.requires_grad])
+            return terms
+
+        return loop.fit(trainee, noting, *given, **options)
+
+    def spying_solve(terms: Callable[[Tensor, Tensor], Any], *given: Any, **options: Any) -> Any:
+        def noting(weight: Tensor, bias: Tensor) -> Any:
+            found = terms(weight, bias)
+            note(found, [weight, bias])
+            return found
+
+        return solve(noting, *given, **options)
+
+    if hasattr(module, "fit"):
+        monkeypatch.setattr(module, "fit", spying_fit)
+    if solve := getattr(module, "solve", None):
+        monkeypatch.setattr(module, "solve", spying_solve)
+    outcome(name)
+    return seen
+
+
+TERMS = {
+    "glne": {"new", "base", "decay"},
+    "rows": {"new", "decay"},
+    "finetune": {"new"},
+    "joint": {"all"},
+    "plain": {"class"},
+}
+
+
+@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS if n not in WITHOUT_TERMS])
+def test_every_named_term_has_a_gradient_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = spied(name, monkeypatch)
+    assert seen, "no term was seen: the method neither calls fit nor solve"
+    assert not [term for term, strength in seen.items() if strength == 0]
+    assert set(seen) == TERMS.get(name, set(seen))
+
+
+def test_a_detached_term_would_be_noticed() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    terms = {"live": weight.sum(), "detached": weight.detach().sum(), "constant": (0 * weight).sum()}
+    assert strengths(terms, [weight]) == {"live": 1.0, "detached": 0.0, "constant": 0.0}
+
+
+# -- 4. no dead knobs -----------------------------------------------------------------------------------------------
+
+
+def fields_of(name: str) -> set[str]:
+    entry = next(e for e in catalogue.ENTRIES if e.name == name)
+    own = {field.name for field in dataclasses.fields(catalogue.method_type(entry))}
+    recipe = {f"recipe.{field.name}" for field in dataclasses.fields(Recipe)} if "recipe" in own else set()
+    return own - {"recipe"} | recipe
+
+
+@methods
+def test_every_field_has_an_alternative_to_be_tested_with(name: str) -> None:
+    assert set(ALTERNATIVES.get(name, {})) == fields_of(name)
+
+
+@cache
+def _usual(name: str) -> object:
+    return weights(outcome(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name, fields in ALTERNATIVES.items() for field in fields], ids=str
+)
+def test_no_knob_is_dead(name: str, field: str) -> None:
+    method, own = made(name), field.removeprefix("recipe.")
+    value = ALTERNATIVES[name][field]
+    assert getattr(method.recipe if field.startswith("recipe.") else method, own) != value, "that is no alternative"
+    assert weights(outcome(name, **{own: value})) != _usual(name)
+
+
+# -- 5. seeds -------------------------------------------------------------------------------------------------------
+
+
+@methods
+def test_the_same_seed_gives_the_same_bits_whatever_the_global_generators(name: str) -> None:
+    assert weights(outcome(name, state=1)) == weights(outcome(name, state=2))
+
+
+@methods
+def test_the_global_generators_are_left_alone(name: str) -> None:
+    def states() -> object:
+        return bits((torch.get_rng_state(), random.getstate(), torch.from_numpy(np.random.get_state()[1].copy())))  # noqa: NPY002
+
+    method, model, old, new = made(name), trained(), task(OLD), task(NEW)
+    before = states()
+    if name in TRAINERS:
+        method.train(model, old.train)
+    else:
+        method.extend(model, method.remember(model, old, None), new)
+    assert states() == before
+
+
+# -- 6. memory ------------------------------------------------------------------------------------------------------
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def holds_an_image(memory: object, images: Images) -> bool:
+    """Whether a whole training image lies anywhere in the memory: as pixels, as fractions or as network input."""
+    seen = images.view(torch.arange(len(images)), torch.device("cpu"))
+    forms = [images.pixels.double(), images.pixels.double() / 255, seen.double()]
+    for tensor in tensors_in(memory):
+        for form in forms:
+            for image in form.flatten(1):
+                if tensor.numel() >= len(image):
+                    # an image that starts anywhere: look at it where its first number stands
+                    flat = tensor.detach().double().flatten()
+                    starts = torch.nonzero((flat[: len(flat) - len(image) + 1] - image[0]).abs() < 1e-5)[:, 0].tolist()
+                    if any(torch.allclose(flat[s : s + len(image)], image, atol=1e-5) for s in starts):
+                        return True
+    return False
+
+
+@extenders
+def test_memory_is_a_frozen_dataclass_and_holds_no_training_image_unless_it_says_so(name: str) -> None:
+    method, model = made(name), trained()
+    keeps: ClassVar[str] = method.keeps
+    assert keeps in ("nothing", "statistics", "images")
+    memory = remembered(method, model, task(OLD))
+    later = remembered(method, method.extend(model, memory, task(NEW)), task(NEW), memory)
+    for kept in (memory, later):
+        assert (kept is None) == (keeps == "nothing")
+        if kept is not None:
+            assert dataclasses.is_dataclass(kept)
+            assert kept.__dataclass_params__.frozen  # type: ignore[attr-defined]
+            assert holds_an_image(kept, photos(OLD)) == (keeps == "images")
+    if keeps == "images":
+        assert holds_an_image(later, photos(NEW))
+
+
+@pytest.mark.parametrize("form", ["pixels", "fractions", "input", "one among numbers"])
+def test_a_hidden_image_would_be_found(form: str) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Kept:
+        parts: dict[str, tuple[Tensor, ...]]
+
+    images = photos(OLD)
+    hidden = {
+        "pixels": images.pixels[3:5],
+        "fractions": images.pixels[3].half().float() / 255,
+        "input": inputs(1) * 0 + images.view(torch.tensor([3]), torch.device("cpu")),
+        "one among numbers": torch.cat([torch.rand(5), images.pixels[3].flatten().float(), torch.rand(9)]),
+    }[form]
+    assert holds_an_image(Kept({"statistics": (torch.rand(4), hidden)}), images)
+    assert not holds_an_image(Kept({"statistics": (torch.rand(4), hidden.float().flip(-1) + 1)}), images)
+
+
+@extenders
+def test_a_method_that_keeps_nothing_needs_no_memory(name: str) -> None:
+    if made(name).keeps == "nothing":
+        assert sound(made(name).extend(trained(), None, task(NEW)), OLD + NEW)
+
+
+# -- 7. what is promised to stay ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@torch.no_grad()
+def test_the_old_logits_keep_their_bits_through_two_extensions(name: str, batch: int) -> None:
+    method, model = made(name), trained()
+    before, images = model(inputs(batch)), inputs(batch)
+    for classes in (NEW, LATER):
+        with torch.enable_grad():
+            model = method.extend(model, None, task(classes))
+        after = model(images)
+        assert torch.equal(after[:, : before.shape[1]], before)
+        before = after
+
+
+# -- 8. the state that a model is left in ---------------------------------------------------------------------------
+
+
+@methods
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, training: bool) -> None:
+    method, model = made(name), trained().train(training)
+    if name in TRAINERS:
+        found = method.train(model, photos(OLD))
+    else:
+        found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
+    assert not [key for key, part in found.named_modules() if part.training]
+    assert {tensor.device for tensor in found.state_dict().values()} == {torch.device("cpu")}
+    assert all(bool(tensor.isfinite().all()) for tensor in found.state_dict().values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@methods
+def test_a_model_on_a_gpu_stays_there(name: str) -> None:
+    method, model = made(name), trained().cuda()
+    if name in TRAINERS:
+        found = method.train(model, photos(OLD))
+    else:
+        found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
+    assert {tensor.device.type for tensor in found.state_dict().values()} == {"cuda"}
+    assert found(inputs().cuda()).isfinite().all()
+
+
+@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_frozen_body_and_its_statistics_do_not_move(name: str, training: bool) -> None:
+    model = trained().train(training)
+    grown = made(name).extend(model, None, task(NEW))
+    assert {k: bits(v) for k, v in grown.body.state_dict().items()} == {
+        k: bits(v) for k, v in model.body.state_dict().items()
+    }
+
+
+def test_fit_leaves_frozen_parts_and_their_batch_norm_statistics_alone() -> None:
+    model = trained()
+    model.body.first.requires_grad_(False)
+    model.body.norm.requires_grad_(False)
+    before = {key: bits(value) for key, value in model.state_dict().items()}
+
+    def objective(batch: loop.Batch) -> loop.Terms:
+        return {"class": F.cross_entropy(model(batch.images), batch.targets)}
+
+    loop.fit(model, objective, photos(OLD), Recipe(**FEW_EPOCHS))
+    moved = {key for key, value in model.state_dict().items() if bits(value) != before[key]}
+    assert not [key for key in moved if key.startswith(("body.first", "body.norm"))]
+    assert {"body.last_norm.running_mean", "body.last_norm.running_var", "body.second.weight"} <= moved
+
+
+@extenders
+def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(name: str) -> None:
+    method, model = made(name), trained()
+    grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
+    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN)
+
+
+def test_the_pictures_of_this_page_can_be_told_apart() -> None:
+    """The ground under the tests above: a network that is trained on them is right about others of them."""
+    images = photos(OLD, 8, seed=5)
+    right = trained()(images.view(torch.arange(32), torch.device("cpu"))).argmax(1) == images.labels
+    assert right.float().mean() > 0.9
+    assert len(joined(photos(OLD), photos(NEW))) == 30
