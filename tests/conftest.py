@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)  # tests run side by side; threads that wait for a busy core cost far more than they save
 
 
 @pytest.fixture(scope="session")

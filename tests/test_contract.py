@@ -211,15 +211,6 @@ extenders = pytest.mark.parametrize("name", EXTENDERS)
 methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS)
 
 
-def faulty(names: list[str], faults: dict[str, str], **options: Any) -> pytest.MarkDecorator:
-    """Parametrised by method; those with a known fault are expected to fail for this reason."""
-    marked = [
-        pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=faults[n], **options)) if n in faults else n
-        for n in names
-    ]
-    return pytest.mark.parametrize("name", marked)
-
-
 # -- 1. what the caller gave ----------------------------------------------------------------------------------------
 
 
@@ -331,7 +322,7 @@ def test_labels_count_in_the_order_of_the_images_own_classes(name: str) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@faulty(EXTENDERS, {"joint": "batch norm over features cannot train on a single image", "finetune": "likewise"})
+@extenders
 @pytest.mark.parametrize("count", [1, 5])  # five images in batches of four leave one
 def test_a_body_that_normalises_its_features_works_from_one_image(name: str, count: int) -> None:
     body = nn.Sequential(Body(), nn.BatchNorm1d(Body.num_features))

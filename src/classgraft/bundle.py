@@ -206,11 +206,13 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
 
 @contextlib.contextmanager
 def _damaged(what: str) -> Iterator[None]:
-    """Whatever goes wrong inside is the fault of what was read."""
+    """Whatever goes wrong inside is the fault of what was read, and says so."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if what.strip("'") in str(error):
+            raise
+        raise InputError(f"{what} cannot be used: {error}") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{what} is damaged ({reason}); restore it or import the model again.") from error
@@ -322,10 +324,10 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
     model = Classifier(body, Head(blocks), classes).eval()
-    added = tuple(str(name) for name in graft["added"] if isinstance(graft["added"], list))
-    if not set(added) <= set(classes):
+    added = graft["added"]
+    if not isinstance(added, list) or not set(added) <= set(classes):
         raise InputError(f"{what} is damaged: it lists classes as added last that it does not have; restore it.")
-    return Bundle(model, architecture, graft["head"], preparation, added)
+    return Bundle(model, architecture, graft["head"], preparation, tuple(added))
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:

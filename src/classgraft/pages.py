@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ def write(html: str, path: Path) -> None:
         fresh.write_text(html, "utf-8")
         fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise InputError(f"'{path}' cannot be written ({error.strerror}); choose another place with --out.") from error
 
 

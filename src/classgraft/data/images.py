@@ -131,7 +131,8 @@ def joined(first: Images, second: Images) -> Images:
     place = torch.tensor([classes.index(name) for name in second.classes], dtype=torch.int64)
     labels = torch.cat([first.labels, place[second.labels]])
     pixels = together(first.pixels, second.pixels)
-    return replace(first, pixels=pixels, labels=labels, classes=classes, names=(*first.names, *second.names))
+    names = tuple(name for part in (first, second) for name in part.names or ("",) * len(part))
+    return replace(first, pixels=pixels, labels=labels, classes=classes, names=names if any(names) else ())
 
 
 @dataclass(frozen=True)

@@ -152,13 +152,13 @@ def load(source: Source, side: int, *, strict: bool = False, progress: Callable[
                     kept.append(index)
                 if progress:
                     progress(index + 1)
-    _check_none_empty(source, kept)
+    check_none_empty(source, kept)
     labels = [source.labels[index] for index in kept] if source.classes else []
     names = tuple(source.photos[index].name for index in kept)
     return Loaded(pixels[: len(kept)], torch.tensor(labels, dtype=torch.int64), names, tuple(kept), tuple(skipped))
 
 
-def _check_none_empty(source: Source, kept: Sequence[int]) -> None:
+def check_none_empty(source: Source, kept: Sequence[int]) -> None:
     if source.photos and not kept:
         first = source.photos[0].name
         raise InputError(f"none of the {len(source.photos)} images can be used, {first!r} first; give other ones.")

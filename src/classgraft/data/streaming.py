@@ -12,7 +12,7 @@ from typing import IO, cast
 import torch
 
 from classgraft.data.decode import BadImage, open_rgb, square
-from classgraft.data.sources import Loaded, Photo, Source, _check_none_empty, load
+from classgraft.data.sources import Loaded, Photo, Source, check_none_empty, load
 from classgraft.data.squares import File, Squares, as_pixels
 from classgraft.errors import InputError
 
@@ -62,7 +62,7 @@ def load_within(
         if progress:
             progress(min(first + chunk, len(source.photos)))
     file.flush()
-    _check_none_empty(source, kept)
+    check_none_empty(source, kept)
     labels = torch.tensor([source.labels[place] for place in kept] if source.classes else [], dtype=torch.int64)
     squares = Squares((File(file, (len(kept), 3, side, side)),), torch.arange(len(kept)))
     return Loaded(as_pixels(squares), labels, tuple(names), tuple(kept), tuple(skipped))

@@ -22,7 +22,7 @@ def head_name(network: nn.Module, classes: int | None = None) -> str:
     if isinstance(stated, str) and isinstance(_child(network, stated), nn.Linear):
         return stated
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    fitting = [name for name, module in linear if classes is None or module.out_features == classes]
+    fitting: list[str] = [name for name, module in linear if classes is None or module.out_features == classes]
     if fitting:
         return fitting[-1]
     widths = ", ".join(f"{name} ({module.out_features})" for name, module in linear[-5:]) or "none at all"
@@ -93,9 +93,11 @@ def prove(network: nn.Module, model: Classifier, size: int) -> None:
     finally:
         for part, mode in modes:
             part.training = mode
-    if features.ndim != 2:
+    width = model.head.linear[0].in_features
+    if features.shape[1:] != (width,):
         raise InputError(
-            f"The layer before the head gives a tensor of shape {tuple(features.shape)}, not one row of features an image;"
+            f"The layer before the head gives a tensor of shape {tuple(features.shape)}, not one row of features an image"
+            f" of the {width} that the head takes;"
             " name another layer as head."
         )
     ours = model.head(features)

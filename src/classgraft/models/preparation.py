@@ -36,13 +36,16 @@ class Preparation:
                 f"The size is {self.size} and the short side before the crop {self.resize} pixels;"
                 f" give 1 <= size <= short side <= {MOST}."
             )
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+        values = (*self.mean, *self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, values)) or min(self.std) <= 0:
             raise InputError(
-                f"The mean is {self.mean} and the deviation {self.std}; give finite ones, and std above 0."
+                f"The mean is {self.mean} and the deviation {self.std}; give three finite numbers each, std above 0."
             )
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels in 0..1 (B, 3, H, W) to the network's input."""
+        """Pixels in 0..1 (B, 3, H, W) to the network's input; prepared images, of any channels, pass as they are."""
+        if not any(self.mean) and set(self.std) == {1.0}:
+            return pixels
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
         return (pixels - mean) / std

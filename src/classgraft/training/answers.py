@@ -110,6 +110,13 @@ def _key(
     if asks and getattr(of, "__self__", None) is not module:
         return ""
     views = f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', '<>')}"
-    if "<" in asks + views:
+    parts = [(name, type(part), _settings(part)) for name, part in module.named_modules()]
+    if "<" in asks + views or any("<" in kind.__qualname__ for _, kind, _ in parts):
         return ""
-    return digest(repr(module), module, images.fingerprint, asks, views, seed, epoch)
+    return digest(repr(parts), module, images.fingerprint, asks, views, seed, epoch)
+
+
+def _settings(part: nn.Module) -> list[tuple[str, object]]:
+    """What a part computes with beside its tensors, as far as it is plain."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return sorted((k, v) for k, v in vars(part).items() if isinstance(v, plain) and k != "training")

@@ -51,7 +51,7 @@ class Epochs:
         """From batch ``first`` on."""
         images, recipe = self._near, self.recipe
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
+        order = dealt(torch.randperm(len(images), generator=generator), recipe.batch_size)
         augment = augmentation(recipe.augment)
         shares = [world().share(index) for index in order[first:]]
         squares = images.ahead([index for index, _ in shares], self.device)
@@ -63,7 +63,7 @@ class Epochs:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.images) // self.recipe.batch_size)
+        return len(dealt(torch.arange(len(self.images)), self.recipe.batch_size))
 
     @cached_property
     def _near(self) -> Images:
@@ -77,6 +77,17 @@ class Epochs:
     @property
     def fingerprint(self) -> str:
         return digest(self.images.fingerprint)
+
+
+def dealt(order: Tensor, size: int) -> list[Tensor]:
+    """Batches of ``size``, the last of what is left; never of one image, which batch norm over features cannot take.
+
+    A last single image joins the batch before; an only image stands twice.
+    """
+    parts = list(order.split(size)) if len(order) else []
+    if parts and len(parts[-1]) == 1 and size > 1:
+        parts[-2:] = [torch.cat(parts[-2:])] if len(parts) > 1 else [order.repeat(2)]
+    return parts
 
 
 @dataclass(frozen=True)

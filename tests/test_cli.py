@@ -1,0 +1,317 @@
+"""The commands from end to end, as a newcomer runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from outside import NEW, OLD, contents, copied, done, furnish, photo, photos, run, table
+
+import classgraft
+from classgraft import catalogue, demonstration
+from classgraft.data.images import Images
+from classgraft.training.answers import answers
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return furnish(tmp_path_factory.mktemp("furnished"))
+
+
+@pytest.fixture
+def place(furnished: Path, tmp_path: Path) -> Path:
+    """A model, its extension, and photos, to do with as one likes."""
+    return copied(furnished, tmp_path / "place")
+
+
+def logits(folder: Path, photos: Path) -> torch.Tensor:
+    bundle = classgraft.load(folder)
+    return classgraft.api.logits_of(bundle, [photos])[0]
+
+
+def process(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "classgraft", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+# -- stories -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_imported_with_what_it_needs_inside(place: Path) -> None:
+    ran = done("import", "cifar:resnet20", "--weights", place / "w.safetensors", "--classes", place / "names.txt",
+               "--out", place / "b", "--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.25, 0.3, "--size", 28,
+               "--resize", 30)  # fmt: skip
+    assert "3 classes, 28 pixels" in ran.out
+    for name in ("w.safetensors", "names.txt"):
+        (place / name).unlink()
+    bundle = classgraft.load(place / "b")
+    assert bundle.classes == OLD
+    assert bundle.preparation == classgraft.Preparation(28, 30, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+def test_old_logits_stay_bit_for_bit_and_the_base_as_it_was(place: Path) -> None:
+    before = contents(place / "base")
+    old = logits(place / "base", place / "old")
+    ran = done("extend", place / "base", place / "new", "--out", place / "g", "--set", "views=2")
+    assert "2 classes added by glne from 6 photos" in ran.out
+    assert "5 classes, new: cyan, pink" in ran.out
+    assert torch.equal(logits(place / "g", place / "old")[:, :3], old)
+    assert contents(place / "base") == before
+
+
+def test_the_grown_model_is_evaluated_in_one_joint_label_space(place: Path) -> None:
+    bundle = classgraft.load(place / "grown")
+    found = json.loads(done("evaluate", place / "grown", place / "old", place / "new", "--json").out)
+    assert set(found) == {"old", "new", "harmonic", "all", "ece", "n", "per_class"}
+    assert found["n"] == {"old": 9, "new": 6, "all": 15}
+    right = {}
+    for name, folder in [(n, "old") for n in OLD] + [(n, "new") for n in NEW]:
+        files = sorted((place / folder / name).iterdir())
+        right[name] = [p.classes[0] == name for p in classgraft.predict(bundle, files, 1)]
+        assert found["per_class"][name] == {"n": 3, "accuracy": sum(right[name]) / 3}
+    assert found["old"] == pytest.approx(sum(sum(right[n]) for n in OLD) / 9)
+    assert found["new"] == pytest.approx(sum(sum(right[n]) for n in NEW) / 6)
+    assert found["all"] == pytest.approx(sum(map(sum, right.values())) / 15)
+    assert "9 + 6" in done("evaluate", place / "grown", place / "old", place / "new").out
+
+
+def test_predict_names_every_picture_best_class_first(place: Path) -> None:
+    (found,) = json.loads(done("predict", place / "grown", place / "new/cyan/0.png", "--json", "--top", 5).out)
+    assert found["file"].endswith("cyan/0.png")
+    assert set(found["classes"]) == {*OLD, *NEW}
+    values = list(found["classes"].values())
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1)
+    lines = done("predict", place / "grown", place / "new", place / "old/red/1.png", "--top", 1).out.splitlines()
+    assert len(lines) == 7
+    assert lines[-1].startswith(str(place / "old/red/1.png") + ": ")
+
+
+def test_fewer_photos_than_shots_are_all_used_and_said(place: Path) -> None:
+    (place / "new/pink/2.png").unlink()
+    ran = run("extend", place / "base", place / "new", "--out", place / "g", "--method", "imprint", "--shots", 3)
+    assert ran.code == 0
+    assert ran.err == "warning: The class 'pink' has 2 photos, fewer than the 3 asked for; all are used.\n"
+    assert "from 5 photos" in ran.out
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(place: Path) -> None:
+    words = ("extend", place / "base", place / "new", "--method", "imprint", "--shots", 1)
+    for name, seed in (("a", 4), ("b", 4), ("c", 0)):
+        done(*words, "--seed", seed, "--out", place / name)
+    a, b, c = ((place / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_settings_reach_the_method_and_the_history(place: Path) -> None:
+    done("extend", place / "base", place / "new", "--out", place / "g", "--method", "rows", "--set", "steps=3",
+         "--set", "lr=1")  # fmt: skip
+    event = classgraft.load(place / "g").history[-1]
+    assert (event["method"], event["settings"]["steps"], event["settings"]["lr"]) == ("rows", 3, 1.0)
+    assert event["classes"] == list(NEW)
+
+
+@pytest.mark.parametrize("method", ["finetune", "joint"])
+def test_methods_that_train_everything(method: str, place: Path) -> None:
+    old = ["--old-images", place / "old"] if method == "joint" else []
+    done("extend", place / "base", place / "new", "--out", place / "g", "--method", method, *old, "--set", "epochs=1",
+         "--set", "milestones=[0.5]", "--set", "optimiser=adamw", "--set", "augment=none")  # fmt: skip
+    assert not torch.equal(logits(place / "g", place / "old")[:, :3], logits(place / "base", place / "old"))
+    done("undo", place / "g")
+    assert torch.equal(logits(place / "g", place / "old"), logits(place / "base", place / "old"))
+
+
+def test_undo_in_place_and_as_a_copy(place: Path) -> None:
+    before = contents(place / "grown")
+    assert "taken back: 2 classes added by imprint" in done("undo", place / "grown", "--out", place / "copy").out
+    assert contents(place / "grown") == before
+    done("undo", place / "grown")
+    for folder in ("grown", "copy"):
+        assert classgraft.load(place / folder).classes == OLD
+        assert torch.equal(logits(place / folder, place / "old"), logits(place / "base", place / "old"))
+    assert not list((place / "grown").glob("undo-*"))
+
+
+def test_extended_in_place_again_and_again_and_undone_to_the_start(place: Path) -> None:
+    base, folder = logits(place / "base", place / "old"), place / "base"
+    done("extend", folder, place / "new", "--out", folder, "--method", "imprint")
+    done("extend", folder, photos(place / "more", ["grey"]), "--out", folder, "--method", "rows", "--set", "steps=2")
+    done("remove", folder, "green")
+    assert classgraft.load(folder).classes == ("red", "blue", "cyan", "pink", "grey")
+    sentences = [done("undo", folder).out for _ in range(3)]
+    assert ["removed" in sentences[0], "by rows" in sentences[1], "by imprint" in sentences[2]] == [True] * 3
+    assert torch.equal(logits(folder, place / "old"), base)
+    assert run("undo", folder).code == 2
+
+
+def test_a_removed_class_is_never_predicted_and_the_others_keep_their_logits(place: Path) -> None:
+    before = logits(place / "grown", place / "old")
+    ran = done("remove", place / "grown", "green", "--out", place / "less")
+    assert ran.out == "the class 'green' was removed; 4 are left\n"
+    bundle = classgraft.load(place / "less")
+    assert (bundle.classes, bundle.added) == (("red", "blue", "cyan", "pink"), NEW)
+    after = answers(bundle.model, classgraft.api.labelled(bundle, [place / "old"], skip_unknown=True))
+    kept = [i for i in range(9) if not 3 <= i < 6]  # folders are read in order of their names: blue, green, red
+    assert torch.allclose(after, before[kept][:, [0, 2, 3, 4]], atol=1e-5)
+
+
+def test_the_report_is_one_page_in_the_bundle_or_elsewhere(place: Path) -> None:
+    assert done("report", place / "grown", place / "old", place / "new").out == f"{place / 'grown/report.html'}\n"
+    page = (place / "grown/report.html").read_text("utf-8")
+    assert all(name in page for name in (*OLD, *NEW))
+    assert "http-equiv=refresh" not in page
+    assert '<script src="http' not in page
+    done("report", place / "grown", place / "new", "--out", place / "deep/page.html")
+    assert (place / "deep/page.html").stat().st_size > 10_000
+    assert classgraft.load(place / "grown").classes == (*OLD, *NEW)
+
+
+def test_a_report_after_a_removal_is_about_the_extension(place: Path) -> None:
+    done("remove", place / "grown", "red")
+    done("report", place / "grown", place / "old", place / "new")
+    assert "2 classes grafted onto 3" in (place / "grown/report.html").read_text("utf-8")
+
+
+NAMES = (
+    "日本 語.v2",
+    "naïve 🌸",
+    "a/b",
+    "../../etc/passwd",
+    "con",
+    ".hidden",
+    "-x",
+    "العربية",
+    "x" * 300,
+    "{0} %s \\n",
+)
+
+
+def test_names_in_any_script_come_back_as_they_were(place: Path) -> None:
+    source = table(place / "t.parquet", NAMES, ["cyan", "pink"] * 5)
+    before = set(os.listdir(place))
+    done("extend", place / "base", source, "--out", place / "g", "--method", "imprint")
+    assert set(os.listdir(place)) == before | {"g"}  # a name is never a path
+    assert classgraft.load(place / "g").classes == (*OLD, *NAMES)
+    assert set(json.loads(done("evaluate", place / "g", source, "--json").out)["per_class"]) == set(NAMES)
+    done("report", place / "g", source)
+    for name in NAMES[:3]:
+        done("remove", place / "g", name)
+    done("remove", place / "g", "--", "-x")
+    assert classgraft.load(place / "g").classes == (*OLD, *NAMES[3:6], *NAMES[7:])
+
+
+def test_folders_in_two_unicode_forms_are_one_class(place: Path) -> None:
+    photo(place / "p/cafe\u0301 ☕/0.png", "cyan")
+    done("extend", place / "base", place / "p", "--out", place / "g", "--method", "imprint")
+    assert classgraft.load(place / "g").added == ("caf\u00e9 ☕",)
+    done("remove", place / "g", "cafe\u0301 ☕")
+
+
+def test_skipped_images_are_counted_on_standard_error(place: Path) -> None:
+    (place / "new/cyan/0.png").write_bytes(b"")
+    whole = (place / "new/pink/1.png").read_bytes()
+    (place / "new/pink/1.png").write_bytes(whole[: len(whole) // 2])
+    ran = run("extend", place / "base", place / "new", "--out", place / "g", "--method", "imprint")
+    assert (ran.code, ran.err.count("\n")) == (0, 1)
+    assert "warning: 2 corrupt images skipped: image 'cyan/0.png'" in ran.err
+    assert "from 4 photos" in ran.out
+    ran = run("evaluate", place / "grown", place / "new", "--json")
+    assert json.loads(ran.out)["n"]["all"] == 4
+    assert "2 corrupt images skipped" in ran.err
+    ran = run("predict", place / "grown", place / "new")
+    assert (len(ran.out.splitlines()), "2 corrupt images skipped" in ran.err) == (4, True)
+
+
+def test_images_of_unknown_classes_are_left_out_on_request_and_counted(place: Path) -> None:
+    copied(place / "new", place / "mixed")
+    copied(place / "old", place / "mixed")
+    ran = run("evaluate", place / "base", place / "mixed", "--skip-unknown", "--json")
+    assert (ran.code, json.loads(ran.out)["n"]) == (0, {"old": 9, "new": 0, "all": 9})
+    assert ran.err == "warning: 6 images of 2 classes that the model does not have are left out.\n"
+
+
+def test_methods_are_listed_each_on_a_line() -> None:
+    lines = done("methods").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[e.verb, e.name] for e in catalogue.ENTRIES]
+
+
+@pytest.mark.parametrize("command", ["import", "extend", "evaluate", "predict", "report", "undo", "remove", "demo"])
+def test_every_command_says_what_it_takes(command: str) -> None:
+    assert f"Usage: classgraft {command}" in done(command, "--help").out
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    assert done().out == done("--help").out
+
+
+def test_the_demonstration_saves_a_grown_model_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = demonstration.digits(0)
+
+    def few(seed: int) -> tuple[Images, Images]:
+        return train.shots(6, seed), test.shots(3, seed)
+
+    monkeypatch.setattr(demonstration, "digits", few)
+    out = done("demo", "--out", tmp_path / "d").out
+    for name in ("before", "glne", "finetune", "joint"):
+        assert name in out
+    assert "24 + 6" in out
+    bundle = classgraft.load(tmp_path / "d")
+    assert (bundle.classes, bundle.added) == (demonstration.NAMES, ("eight", "nine"))
+    assert "eight" in (tmp_path / "d/report.html").read_text("utf-8")
+    done("undo", tmp_path / "d")
+    assert classgraft.load(tmp_path / "d").classes == demonstration.NAMES[:8]
+
+
+# -- as processes --------------------------------------------------------------------------------------------------
+
+
+def test_exit_codes_and_streams_of_a_process(place: Path) -> None:
+    good = process("predict", place / "grown", place / "new/cyan/0.png", "--json")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert json.loads(good.stdout)[0]["file"].endswith("0.png")
+    bad = process("undo", place / "base")
+    assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
+    assert "nothing to undo" in bad.stderr
+
+
+def test_a_terminal_that_knows_only_ascii(place: Path) -> None:
+    source = table(place / "t.parquet", ["日本 🌸"], ["cyan"])
+    words = ("extend", place / "base", source, "--out", place / "g", "--method", "imprint")
+    ran = process(*words, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "new: \\u65e5\\u672c" in ran.stdout
+
+
+# -- real data -----------------------------------------------------------------------------------------------------
+
+
+def test_a_real_imagenet_model_learns_two_flowers_from_one_photo_each(data: Path, tmp_path: Path) -> None:
+    weights = data / "weights"
+    done("import", "timm:mobilenetv2_100", "--arch-arg", "pad_type=same", "--out", tmp_path / "base",
+         "--weights", weights / "mobilenetv2_100-imagenet.safetensors", "--classes", weights / "imagenet_classes.txt",
+         "--mean", 0.5, 0.5, 0.5, "--std", 0.5, 0.5, 0.5)  # fmt: skip
+    flowers = sorted(path.name for path in (data / "flowers_dev/train").iterdir())[:2]
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for name in flowers:
+            copied(data / "flowers_dev" / split / name, tmp_path / split / name)
+    ran = run("extend", tmp_path / "base", tmp_path / "train", "--out", tmp_path / "grown", "--shots", 1)
+    assert ran.code == 0, ran
+    assert "1002 classes" in ran.out
+    found = json.loads(done("evaluate", tmp_path / "grown", tmp_path / "test", "--json").out)
+    assert found["new"] > 0.6  # of 1002 classes, from one photo each
+    assert found["old"] is None
+    done("undo", tmp_path / "grown")
+    base, undone = classgraft.load(tmp_path / "base"), classgraft.load(tmp_path / "grown")
+    assert undone.classes == base.classes
+    for key, value in base.model.state_dict().items():
+        assert torch.equal(value, undone.model.state_dict()[key])
+    picture = sorted((tmp_path / "test" / flowers[0]).iterdir())[0]
+    (answer,) = json.loads(done("predict", tmp_path / "grown", picture, "--json").out)
+    assert not set(answer["classes"]) & set(flowers)
