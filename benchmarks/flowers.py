@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,8 +67,14 @@ def main() -> None:
                 )
         split = "development" if options.development else "test"
         counts = {key: len(labels) for key, (_, labels) in sets.items()}
-        write(f"flowers-{split}-{name.replace(', ', '-').replace(' ', '-').replace('(', '').replace(')', '')}",
-              f"ten flowers on the ImageNet MobileNetV2, {split}: {name}", method=name, settings=settings, n=counts, draws=shown)  # fmt: skip
+        write(
+            f"flowers-{split}-" + re.sub(r"\W+", "-", name).strip("-"),
+            f"ten flowers on the ImageNet MobileNetV2, {split}: {name}",
+            method=name,
+            settings=settings,
+            n=counts,
+            draws=shown,
+        )
 
 
 def imagenet() -> Bundle:

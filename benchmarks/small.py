@@ -30,7 +30,9 @@ def main() -> None:
     for network, weights in (("resnet20", "resnet20-12fca82f.th"), ("resnet56", "resnet56-4bfd9763.th")):
         base = api.import_model(f"cifar:{network}", data() / "weights" / weights, CIFAR)
         old = api.labelled(base, [data() / "cifar10" / "test.parquet"])
-        train, test = (api.images_of(open_source(tiny / f"{part}.parquet"), base.preparation) for part in ("train", "test"))
+        train, test = (
+            api.images_of(open_source(tiny / f"{part}.parquet"), base.preparation) for part in ("train", "test")
+        )
         names = tuple(next(full for full in train.classes if full.split(",")[0] == name) for name in CLASSES)
         train, test = train.of(names), test.of(names)
         first = len(base.classes)
@@ -40,13 +42,24 @@ def main() -> None:
                 for seed in range(draws):
                     grown = api.extend(base, train, method=method, shots=shots, seed=seed)
                     with torch.inference_mode():
-                        logits = [grown.model.head(answers(base.model, part, base.model.features)) for part in (old, test)]
+                        logits = [
+                            grown.model.head(answers(base.model, part, base.model.features)) for part in (old, test)
+                        ]
                     curve = metrics.curve(logits[0], old.labels, logits[1], test.labels + first, first)
                     here = int(curve.offset.abs().argmin())
                     numbers = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "best": curve.best,
                                "regret": curve.regret, "area": curve.area}  # fmt: skip
                     row = {key: 100 * float(value) for key, value in numbers.items()}
-                    rows.append({"network": network, "method": method, "shots": shots, "seed": seed, "old before": before, **row})
+                    rows.append(
+                        {
+                            "network": network,
+                            "method": method,
+                            "shots": shots,
+                            "seed": seed,
+                            "old before": before,
+                            **row,
+                        }
+                    )
             print(rows[-1], flush=True)
     what = f"CIFAR-10 ResNets of 64 features extended with ten Tiny-ImageNet classes ({', '.join(CLASSES)}); old: {len(old)} CIFAR-10 test images, new: {len(test)}"  # noqa: E501
     write("small", what, n={"old": len(old), "new": len(test)}, rows=rows)

@@ -1,7 +1,7 @@
 """Makes docs/results.md, and the table in the README, from the JSON files under benchmarks/results/.
 
-    python benchmarks/tables.py            writes them
-    python benchmarks/tables.py --check    fails if they are not what the JSON files give
+python benchmarks/tables.py            writes them
+python benchmarks/tables.py --check    fails if they are not what the JSON files give
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main() -> None:
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     readme = (ROOT / "README.md").read_text("utf-8")
     before, _, rest = readme.partition("<!-- flowers -->")
-    pages[ROOT / "README.md"] = f"{before}<!-- flowers -->\n{short(found)}<!-- /flowers -->{rest.partition('<!-- /flowers -->')[2]}"
+    pages[ROOT / "README.md"] = (
+        f"{before}<!-- flowers -->\n{short(found)}<!-- /flowers -->{rest.partition('<!-- /flowers -->')[2]}"
+    )
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv:
         sys.exit(f"stale, run benchmarks/tables.py: {', '.join(map(str, stale))}" if stale else 0)
@@ -78,8 +80,8 @@ def flowers_test(found: dict[str, Any]) -> str:
     n = rows["glne"]["n"]
     text = [
         "## Ten flowers on the ImageNet MobileNetV2",
-        "The network of the shared data (86.5 % on the probe before), extended with ten Flowers-102 classes; the extension sees no"
-        f" ImageNet image. New classes: {n['new']} test photos. Old classes: the probe, one image of each of the 1,000 classes"
+        "The network of the shared data (86.5 % on the probe before), extended with ten Flowers-102 classes; the extension sees"
+        f" no ImageNet image. New classes: {n['new']} test photos. Old classes: the probe, one image of each of the 1,000 classes"
         " (they may be training images of this network). Ten draws at 1 photo a class, five at 5, all 20 photos at 20. Every"
         " method has the same draws. Best: the harmonic mean with the old-new offset chosen on these very images; regret: best"
         " minus achieved; area: under new over old accuracy as the offset sweeps, in per cent of the unit square.",
@@ -104,7 +106,9 @@ def paired(rows: dict[str, dict[str, Any]]) -> str:
     ours = rows["glne"]
     for shots in SHOTS:
         mine = {draw["seed"]: draw["harmonic"] for draw in at(ours, shots)}
-        rivals = {n: at(r, shots) for n, r in rows.items() if not n.startswith("glne") and len(at(r, shots)) == len(mine)}
+        rivals = {
+            n: at(r, shots) for n, r in rows.items() if not n.startswith("glne") and len(at(r, shots)) == len(mine)
+        }
         best = max(rivals, key=lambda n: sum(d["harmonic"] for d in rivals[n]))
         gains = [mine[draw["seed"]] - draw["harmonic"] for draw in rivals[best]]
         mean, half = student_interval(gains)
@@ -123,8 +127,8 @@ def captures(rows: dict[str, dict[str, Any]]) -> str:
         for shots in SHOTS:
             lines.append([kind, str(shots), *(over(at(rows[name], shots), kind) for name in names)])
     head = (
-        "### What the new classes capture\n\nPer cent of images of old classes, or of no class at all, that a new class takes; and"
-        " points that the old classes' error rises by over the original network's own on the same images (Gaussian blur of"
+        "### What the new classes capture\n\nPer cent of images of old classes, or of no class at all, that a new class takes;"
+        " and points that the old classes' error rises by over the original network's own on the same images (Gaussian blur of"
         " radius 3, brightness 0.35, JPEG quality 8).\n\n"
     )
     return head + grid(["images", "photos", *names], lines)
@@ -162,8 +166,8 @@ def exact(found: dict[str, Any]) -> str:
             sizes = ", ".join(map(str, sorted({row["batch"] for row in some})))
             lines.append([network, precision, sizes, "1, 2", f"{equal} of {len(some)}"])
     bodies_said = "; ".join(
-        f"{row['network']}: {row['body tensors']} tensors of the body, {row['of them batch-norm statistics']} of them batch-norm"
-        f" statistics, {'all equal' if row['equal'] else 'NOT equal'}"
+        f"{row['network']}: {row['body tensors']} tensors of the body, {row['of them batch-norm statistics']} of them"
+        f" batch-norm statistics, {'all equal' if row['equal'] else 'NOT equal'}"
         for row in bodies
     )
     return (
@@ -192,7 +196,13 @@ def cost(found: dict[str, Any]) -> str:
     ]
     n = result["n"]
     growth = [
-        [str(r["old"]), str(r["new"]), f"{r['seconds']:.1f}", f"{100 * r['old accuracy']:.1f}", f"{100 * r['new accuracy']:.1f}"]
+        [
+            str(r["old"]),
+            str(r["new"]),
+            f"{r['seconds']:.1f}",
+            f"{100 * r['old accuracy']:.1f}",
+            f"{100 * r['new accuracy']:.1f}",
+        ]
         for r in result["synthetic"]
     ]
     return (
@@ -221,7 +231,10 @@ def small(found: dict[str, Any]) -> str:
 def speed(found: dict[str, Any]) -> str:
     """Every result of the speed benchmark has a ready table of its own."""
     tables = [(name, result) for name, result in found.items() if "table" in result]
-    parts = [f"## {r['what']}\n\n{grid(r['table'][0], r['table'][1:])}\n\n{r.get('note', '')}\n\n{basis(r)}" for _, r in tables]
+    parts = [
+        f"## {r['what']}\n\n{grid(r['table'][0], r['table'][1:])}\n\n{r.get('note', '')}\n\n{basis(r)}"
+        for _, r in tables
+    ]
     return "\n\n".join(parts)
 
 
@@ -229,7 +242,10 @@ def short(found: dict[str, Any]) -> str:
     rows = methods(found, "test")
     if "glne" not in rows:
         return ""
-    shown: list[tuple[str, Callable[[str], bool]]] = [("glne", lambda n: n == "glne"), ("rivals", lambda n: not n.startswith("glne"))]
+    shown: list[tuple[str, Callable[[str], bool]]] = [
+        ("glne", lambda n: n == "glne"),
+        ("rivals", lambda n: not n.startswith("glne")),
+    ]
     lines = []
     for _, wanted in shown:
         for name in filter(wanted, rows):

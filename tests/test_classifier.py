@@ -136,7 +136,9 @@ def test_new_rows_have_the_precision_of_the_old() -> None:
 
 def test_new_rows_start_at_zero_unless_given() -> None:
     block = made(200).grown([f"new {k}" for k in range(200)]).head.linear[1]
-    assert block.weight.shape == (200, made().head.weight.shape[1]) and not block.weight.any() and not block.bias.any()
+    assert block.weight.shape == (200, made().head.weight.shape[1])
+    assert not block.weight.any()
+    assert not block.bias.any()
 
 
 def test_a_classifier_without_classes_gives_no_logits_and_grows() -> None:

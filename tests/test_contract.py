@@ -41,7 +41,7 @@ FROZEN = ["glne", "imprint", "rows"]
 WITHOUT_TERMS = {"imprint"}
 """Methods in closed form: nothing descends."""
 
-FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "milestones": (0.5,), "lr": 0.05}
+FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
 SMALL: dict[str, dict[str, Any]] = {
     "glne": {"views": 3, "iterations": 15},
     "imprint": {"views": 3},
@@ -76,7 +76,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     },
     "imprint": {"views": 1, "seed": 1},
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
-    "finetune": RECIPE,
+    "finetune": {"statistics": True, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
 }

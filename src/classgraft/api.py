@@ -22,6 +22,7 @@ from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source
 from classgraft.data.sources import load as decode
+from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
@@ -248,7 +249,7 @@ def images_of(
 ) -> Images:
     """All photos of a labelled source, decoded; skipped ones are warned about."""
     total = len(source.photos)
-    loaded = decode(
+    loaded = load_within(
         source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
     )
     _say_skipped(loaded.skipped, warn)
@@ -270,13 +271,8 @@ def labelled(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
     """Images of classes that the model has, labelled by their places in its head."""
-    parts = list(chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62))
-    return dataclasses.replace(
-        parts[0],
-        pixels=torch.cat([part.pixels for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        names=tuple(name for part in parts for name in part.names),
-    )
+    (images,) = chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62)
+    return images
 
 
 def chunks(
@@ -331,7 +327,7 @@ def _decoded(
     for first in range(0, len(photos), chunk):
         part = Source((), tuple(photos[first : first + chunk]), ())
         try:
-            loaded = decode(part, side, strict=strict)
+            loaded = load_within(part, side, strict=strict)
         except InputError:
             if strict or len(photos) <= chunk:
                 raise

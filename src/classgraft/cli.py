@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +34,9 @@ Set = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
 Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (the accelerator where there is one)")]
 
 
 def main() -> None:
@@ -116,15 +121,20 @@ def extend(
         Path | None, typer.Option(help="images of the old classes, for methods that can use them")
     ] = None,
     set_: Set = [],  # noqa: B006
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="keep training safe from a stop here; the same command again goes on")
+    ] = None,
     strict: Strict = False,
 ) -> None:
     """Add classes from a few photos."""
     from classgraft import api
 
     started = time.perf_counter()
-    base = _load(bundle)
     api.check_place(out)
-    with _progress():
+    with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed}"), _progress():
+        base = _load(bundle)
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
             strict=strict, warn=_warn,
@@ -255,8 +265,30 @@ def demo(
 
 def _load(folder: Path) -> Bundle:
     from classgraft import api
+    from classgraft.training.engine import device
 
-    return api.load(folder)
+    bundle = api.load(folder)
+    bundle.model.to(device())
+    return bundle
+
+
+@contextlib.contextmanager
+def _running(
+    device: str | None, precision: str | None, run_folder: Path | None = None, command: str = ""
+) -> Iterator[None]:
+    """The engine that was asked for, said in a line when it is chosen, and the run folder."""
+    import logging
+
+    from classgraft.training.engine import engine
+    from classgraft.training.journal import keeping
+
+    if precision not in (None, "fp32", "bf16"):
+        raise InputError(f"--precision is '{precision}'; say fp32 or bf16.")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("classgraft").setLevel(logging.INFO)
+    kept = keeping(run_folder, command) if run_folder else contextlib.nullcontext()
+    with engine(device=device, precision=precision), kept:  # type: ignore[arg-type]
+        yield
 
 
 def _settings(words: list[str]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from classgraft.verbs import Extender
 class Finetune(Extender):
     """Cross-entropy over all classes on the new photos; every weight is free."""
 
-    recipe: Recipe = Recipe(epochs=20, batch_size=32, lr=0.01, weight_decay=1e-4)
+    statistics: bool = False
+    """Whether batch-norm statistics follow the new photos; a few of them estimate those badly."""
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=0.01)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         grown = model.grown(task.classes).requires_grad_(True)
@@ -28,5 +30,5 @@ class Finetune(Extender):
         def objective(batch: Batch) -> Terms:
             return {"new": F.cross_entropy(grown(batch.images), batch.targets)}
 
-        fit(grown, objective, task.train.of(grown.classes), self.recipe, "fine-tuning")
+        fit(grown, objective, task.train.of(grown.classes), self.recipe, "fine-tuning", statistics=self.statistics)
         return grown

@@ -154,24 +154,28 @@ def fit(
     *,
     second_order: bool = False,
     carries: Sequence[Carried] = (),
+    statistics: bool = True,
 ) -> History:
     """Train a module in place, which is the method's own copy, on one set of images; it ends in evaluation mode.
 
-    Frozen parts stay in evaluation mode, so that their batch-norm statistics do not move.
+    Frozen parts stay in evaluation mode, so that their batch-norm statistics do not move; without ``statistics`` none do,
+    and batch norm works with those that it has.
     """
-    train_mode(module)
+    train_mode(module, statistics)
     step = descend(objective, [module], recipe, second_order=second_order, carries=carries)
     history = run(step, Epochs(images, recipe, first_device([module])), recipe, what)
     module.eval()
     return history
 
 
-def train_mode(module: nn.Module) -> None:
+def train_mode(module: nn.Module, statistics: bool = True) -> None:
     """Training mode for what learns: a submodule all of whose parameters are frozen stays in evaluation mode."""
     module.train()
     for part in module.modules():
         parameters = list(part.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
+        if not statistics and isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
 
 
