@@ -81,10 +81,10 @@ def flowers_test(found: dict[str, Any]) -> str:
     text = [
         "## Ten flowers on the ImageNet MobileNetV2",
         "The network of the shared data (86.5 % on the probe before), extended with ten Flowers-102 classes; the extension sees"
-        f" no ImageNet image. New classes: {n['new']} test photos. Old classes: the probe, one image of each of the 1,000 classes"
-        " (they may be training images of this network). Ten draws at 1 photo a class, five at 5, all 20 photos at 20. Every"
-        " method has the same draws. Best: the harmonic mean with the old-new offset chosen on these very images; regret: best"
-        " minus achieved; area: under new over old accuracy as the offset sweeps, in per cent of the unit square.",
+        f" no ImageNet image. New classes: {n['new']} test photos. Old classes: the probe, one image of each of the 1,000"
+        " classes (they may be training images of this network). Ten draws at 1 photo a class, five at 5, all 20 photos at 20."
+        " Every method has the same draws. Best: the harmonic mean with the old-new offset chosen on these very images;"
+        " regret: best minus achieved; area: under new over old accuracy as the offset sweeps, in per cent of the square.",
     ]
     text += [flowers_table(rows, shots) for shots in SHOTS]
     text += [paired(rows), captures(rows), halves(rows), basis(rows["glne"])]
@@ -97,8 +97,8 @@ def flowers_table(rows: dict[str, dict[str, Any]], shots: int) -> str:
     for name, result in rows.items():
         draws = at(result, shots)
         if draws:
-            lines.append([name, *(over(draws, key) for key in keys), str(len(draws)), over(draws, "seconds")])
-    return f"### {shots} photo{'s' * (shots > 1)} a class\n\n" + grid(["method", *keys, "draws", "seconds"], lines)
+            lines.append([name, *(over(draws, key) for key in keys), str(len(draws))])
+    return f"### {shots} photo{'s' * (shots > 1)} a class\n\n" + grid(["method", *keys, "draws"], lines)
 
 
 def paired(rows: dict[str, dict[str, Any]]) -> str:
