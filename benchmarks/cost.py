@@ -31,7 +31,7 @@ from classgraft.models.preparation import Preparation
 from classgraft.training import answers as cache
 from classgraft.training.views import look
 
-REPEATS = 3
+REPEATS = 3  # of the whole command; two of the extension, which takes minutes
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
     def forward() -> object:
         return look(base.model, photos, method.views, 0)
 
-    passes, extensions = turns(forward, lambda: method.extend(base.model, None, task))
+    passes, extensions = turns(forward, lambda: method.extend(base.model, None, task), 2)
     ratio = statistics.median(b / a for a, b in zip(passes, extensions, strict=True))
-    print(f"forward {passes}, extension {extensions}, ratio {ratio:.3f}")
+    print(f"forward {passes}, extension {extensions}, ratio {ratio:.3f}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         bundle, grown_folder = Path(folder) / "base", Path(folder) / "grown"
@@ -59,7 +59,7 @@ def main() -> None:
             whole.append(time.perf_counter() - started)
         sizes = [sum(f.stat().st_size for f in at.glob("model.safetensors")) for at in (bundle, grown_folder)]
         grown = api.load(grown_folder)
-    print(f"command to bundle with 50 photos {whole}, bytes {sizes}")
+    print(f"command to bundle with 50 photos {whole}, bytes {sizes}", flush=True)
 
     latency = {}
     for batch in (1, 64):
@@ -124,7 +124,7 @@ def synthetic(old: int, new: int, width: int = 256, shots: int = 5) -> dict[str,
             (grown(test[:, :, None, None]).argmax(1) == torch.arange(old + new).repeat(2)).float().view(2, -1).mean(0)
         )
     row = {"old": old, "new": new, "width": width, "seconds": seconds, "old accuracy": float(right[:old].mean()), "new accuracy": float(right[old:].mean())}  # fmt: skip  # noqa: E501
-    print(row)
+    print(row, flush=True)
     return row
 
 

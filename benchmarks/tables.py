@@ -206,7 +206,7 @@ def cost(found: dict[str, Any]) -> str:
         for r in result["synthetic"]
     ]
     return (
-        f"## What an extension costs\n\n{n['photos']} photos, {n['views']} views each, every figure {n['repeats']} times.\n\n"
+        f"## What an extension costs\n\n{n['photos']} photos, {n['views']} views each, figures up to {n['repeats']} times.\n\n"
         + grid(["what", "value"], lines)
         + "\n\nGrowth on a **synthetic** head (random rows of width 256, features drawn around them, 5 a new class):\n\n"
         + grid(["old classes", "new classes", "seconds", "old accuracy", "new accuracy"], growth)

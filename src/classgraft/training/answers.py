@@ -95,7 +95,9 @@ def _look(
     done = 0
     with evaluating(module), torch.inference_mode():
         for index, raw in zip(mine, images.ahead(mine, device), strict=True):
-            found.append(of(images.seen(raw, index, augment, seed, epoch)).float().cpu())
+            seen = images.seen(raw, index, augment, seed, epoch)
+            seen = seen.contiguous(memory_format=torch.channels_last)  # depthwise convolutions run half as fast again
+            found.append(of(seen).float().cpu())
             done += len(index)
             report(what, done * world().size, len(images))
     everything = [part for part in gathered(torch.cat(found) if found else torch.zeros(0)) if part.numel()]
