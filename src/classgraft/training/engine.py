@@ -163,7 +163,7 @@ def choose(where: torch.device, work: Work) -> Engine:
     wishes = {name: wish for name, wish in _wishes.get() if name != "device"}
     precision: Precision = "bf16" if work >= LOWERED and has_bf16(where.type) else "fp32"
     lowered = wishes.get("precision", precision) == "bf16"
-    # in bf16 on a CPU compiling gained nothing over channels-last (benchmarks/bare.py)
+    # in bf16 on a CPU compiling was not clearly faster than channels-last alone in trials on a busy machine
     worth = work >= COMPILED and not (where.type == "cpu" and lowered) and can_compile(where.type)
     found = replace(Engine(where.type, precision, worth, True, world().size), **wishes)
     if str(found) not in _said:
