@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,13 @@ def write(name: str, what: str, **facts: Any) -> Path:
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(_rounded(content), indent=1, ensure_ascii=False)
+    path.write_text(re.sub(r"\[[-\d.,\se\[\]]+\]", _on_one_line, text) + "\n", "utf-8")
     return path
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return re.sub(r"\s+", "", numbers[0])
 
 
 def _rounded(value: Any) -> Any:

@@ -184,8 +184,6 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
         raise InputError(f"'{folder}' has format {form} and this classgraft reads up to {FORMAT}; upgrade classgraft.")
     with _damaged(f"'{folder}'"):
         stated = config["graft"]["sha256"]
-        if isinstance(stated, str):  # as the first development versions wrote it
-            stated = {"model.safetensors": stated}
         undone = [
             (_read_json(folder / f"undo-{i}.json"), _read_tensors(folder / f"undo-{i}.safetensors"))
             for i in range(int(config["graft"]["undo"]))

@@ -47,8 +47,13 @@ def of_extension(
     while bundle.history[-1]["event"] != "extend":  # a removal since then is not what the page is about
         bundle = bundle.before()
     sources = [open_source(path) for path in images]
-    logits, labels, names = api.logits_of(bundle, sources, skip_unknown=skip_unknown, warn=note)
-    old = torch.cat([answers(bundle.before().model, part) for part in api.chunks(bundle, sources, skip_unknown)])
+    earlier = bundle.before().model
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    names: list[str] = []
+    for part in api.chunks(bundle, sources, skip_unknown, warn=note):
+        seen.append((answers(bundle.model, part), answers(earlier, part), part.labels))
+        names.extend(part.names)
+    logits, old, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
     by_name = {photo.name: (source, i) for source in sources for i, photo in enumerate(source.photos)}
 
     def picture(place: int) -> Picture:
