@@ -47,6 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "imprint": {"views": 3},
     "rows": {"views": 3, "steps": 20},
     "finetune": FEW_EPOCHS,
+    "lwf": FEW_EPOCHS,
+    "ewc": {**FEW_EPOCHS, "strength": 5.0},
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
 }
@@ -77,6 +79,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "imprint": {"views": 1, "seed": 1},
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
+    "lwf": {"strength": 3.0, "temperature": 4.0, "softmax": "sides", "warm_up": 0.1, "statistics": True, **RECIPE},
+    "ewc": {
+        "strength": 1.0,
+        "fisher": "empirical",
+        "images": 9,
+        "online": True,
+        "decay": 0.5,
+        "softmax": "heads",
+        "statistics": True,
+        **RECIPE,
+    },
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
 }
@@ -163,14 +176,19 @@ def remembered(method: Extender, model: Classifier, seen: Task, memory: object |
 
 
 def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
-    """What the method makes of the same model and photos; ``state`` seeds the global generators."""
+    """What the method makes of the same model and photos, extended twice where it keeps something; ``state`` seeds the
+    global generators."""
     torch.manual_seed(state)
     random.seed(state)
     np.random.seed(state)  # noqa: NPY002
     method = made(name, **settings)
     if name in TRAINERS:
         return method.train(trained(), photos(OLD))
-    return method.extend(trained(), remembered(method, trained(), task(OLD, 6)), task(NEW, 4))
+    memory = remembered(method, trained(), task(OLD, 6))
+    grown = method.extend(trained(), memory, task(NEW, 4))
+    if memory is None:
+        return grown
+    return method.extend(grown, remembered(method, grown, task(NEW, 4), memory), task(LATER, 4))
 
 
 def bits(value: object) -> object:
@@ -387,6 +405,8 @@ TERMS = {
     "glne": {"new", "base", "decay"},
     "rows": {"new", "decay"},
     "finetune": {"new"},
+    "lwf": {"new", "old"},
+    "ewc": {"new", "old"},
     "joint": {"all"},
     "plain": {"class"},
 }

@@ -51,6 +51,10 @@ ENTRIES = (
         "Finetune",
         "everything learns from the new photos; forgets",
     ),
+    Entry("lwf", "extend", "classgraft.extenders.lwf", "LwF", "keeps the old network's answers to the new photos"),
+    Entry(
+        "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
 )
@@ -61,6 +65,8 @@ RANGES = {
     "batch_size": (1, math.inf),
     "confidence": (0, 1),
     "momentum": (0, 1),
+    "warm_up": (0, 1),
+    "temperature": (1e-3, math.inf),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""

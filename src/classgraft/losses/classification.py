@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,3 +19,22 @@ def grown_cross_entropy(new: Tensor, old: Tensor, own: Tensor) -> Tensor:
         own: the logit of each sample's own class (B,), old or new.
     """
     return (torch.logaddexp(new.logsumexp(1), old) - own).mean()
+
+
+def cross_entropy_among(logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in a softmax over the classes of each sample's own group.
+
+    With groups that are heads this is the loss of multi-head (task-incremental) learning, on one matrix of logits.
+
+    Args:
+        logits: (B, K).
+        targets: (B,).
+        groups: the group of each class (K,), any integers; None: all classes are one.
+    """
+    return F.cross_entropy(logits if groups is None else among(logits, groups[targets], groups), targets)
+
+
+def among(logits: Tensor, own: Tensor, groups: Tensor) -> Tensor:
+    """Logits (B, K) of classes outside of each sample's group ``own`` (B,) so low that their probability is 0."""
+    low = torch.finfo(logits.dtype).min / 4  # finite, so that 0 times its logarithm is 0
+    return logits.masked_fill(own[:, None] != groups, low)

@@ -36,6 +36,12 @@ class Head(nn.Module):
         return tuple(block.weight.shape[0] for block in self.linear)
 
     @property
+    def groups(self) -> Tensor:
+        """The block of each class (K,)."""
+        sizes = torch.tensor(self.rows, dtype=torch.int64, device=self.linear[0].weight.device if self.blocks else None)
+        return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+
+    @property
     def linear(self) -> list[nn.Linear]:
         return [block for block in self.blocks if isinstance(block, nn.Linear)]
 

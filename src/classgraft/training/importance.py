@@ -1,0 +1,72 @@
+"""Where the weights of a trained network were and how much each matters; what holds them there later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.errors import InputError
+from classgraft.losses.penalties import quadratic
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A quadratic around ``anchor``. Rows that were added to a head since then are in neither part."""
+
+    anchor: dict[str, Tensor]
+    """Values of the weights, by parameter name, on the CPU."""
+    importance: dict[str, Tensor]
+    """Of each weight, at least 0, of the same shape."""
+
+
+def first(model: nn.Module, importance: dict[str, Tensor]) -> Importance:
+    """Around the weights as they are."""
+    anchor = {name: model.get_parameter(name).detach().cpu().clone() for name in importance}
+    return Importance(anchor, {name: part.cpu() for name, part in importance.items()})
+
+
+def summed(before: Importance | None, now: Importance, decay: float = 1.0) -> Importance:
+    """The quadratic of before, times ``decay``, and that of now, up to a constant: one around the anchors' weighted mean.
+
+    A penalty for each task, none of whose anchors ever moves, in the memory of a single one.
+    """
+    if before is None:
+        return now
+    anchor, total = dict(now.anchor), dict(now.importance)
+    for name, kept in before.importance.items():
+        old = decay * kept
+        total[name] = old + now.importance[name]
+        share = torch.where(total[name] > 0, old / total[name], 0)
+        anchor[name] = torch.lerp(now.anchor[name], before.anchor[name], share)
+    return Importance(anchor, total)
+
+
+def moved(before: Importance | None, now: Importance, decay: float = 1.0) -> Importance:
+    """One quadratic around the latest weights, with the importance of before times ``decay`` and that of now."""
+    old = before.importance if before else {}
+    total = {name: part + decay * old[name] if name in old else part for name, part in now.importance.items()}
+    return Importance(now.anchor, total)
+
+
+def holding(model: nn.Module, memory: Importance, strength: float, lr: float) -> Callable[[], Tensor]:
+    """The penalty strength * sum importance * (weight - anchor)^2 on the model as it then is.
+
+    strength * importance is cut at 1 / (2 lr), where one step of gradient descent goes all the way back to the anchor:
+    beyond it a step would shoot over, further at every step, and it could hold the weight no better.
+
+    Raises:
+        InputError: the memory is of another network.
+    """
+    parameters = dict(model.named_parameters())
+    if bad := [name for name, part in memory.anchor.items() if getattr(parameters.get(name), "shape", 0) != part.shape]:
+        raise InputError(f"What was remembered does not fit the network (its part '{bad[0]}'); remember it again.")
+    weights = [parameters[name] for name in memory.anchor]
+    anchors = [memory.anchor[name].to(weight.device) for name, weight in zip(memory.anchor, weights, strict=True)]
+    pulls = [
+        (strength * memory.importance[name]).clamp(max=0.5 / lr).to(weight.device)
+        for name, weight in zip(memory.anchor, weights, strict=True)
+    ]
+    return lambda: quadratic(weights, anchors, pulls)
