@@ -1,9 +1,10 @@
-"""Avalanche's fine-tuning on the images of ``speed.py``, in Avalanche's own environment: an epoch for each line read.
+"""One of Avalanche's strategies on the images of ``speed.py``, in Avalanche's own environment.
 
-    python avalanche_worker.py IMAGES.pt NETWORK BATCH_SIZE WORKERS CIFAR_RESNET.py
+    python avalanche_worker.py IMAGES.pt METHOD NETWORK BATCH_SIZE WORKERS SEED FIRST_EPOCHS EPOCHS CIFAR_RESNET.py
 
-Writes a line of versions, then one of seconds for each line read. It imports the network's file by its path, for
-classgraft is not installed here.
+It learns all experiences but the last, then waits for a line before each epoch on that. It writes a line of versions and
+of rates for the Fisher information, the seconds of each epoch, and in the end the accuracies on the test images.
+It imports the network's file by its path, for classgraft is not installed here.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ import avalanche
 import numpy as np
 import torch
 import torchvision
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
-from avalanche.benchmarks.utils.transform_groups import DefaultTransformGroups
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.benchmarks import nc_benchmark
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, SupervisedPlugin
 from avalanche.training.supervised import Naive
 from PIL import Image
 from torchvision import transforms
@@ -40,8 +39,27 @@ class Pictures(torch.utils.data.Dataset):
         return Image.fromarray(np.ascontiguousarray(self.pixels[place])), self.targets[place]
 
 
+class Clock(SupervisedPlugin):
+    """Waits for a line before each epoch, and writes its seconds after it."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer, self.runs = answer, False
+
+    def before_training_epoch(self, strategy, **_) -> None:
+        if self.runs:
+            if not sys.stdin.readline():
+                strategy.stop_training()
+            self.started = time.perf_counter()
+
+    def after_training_epoch(self, strategy, **_) -> None:
+        if self.runs:
+            print(time.perf_counter() - self.started, file=self.answer, flush=True)
+
+
 def main() -> None:
-    path, network, batch_size, workers, file = sys.argv[1:]
+    path, method, network, *numbers, file = sys.argv[1:]
+    batch_size, workers, seed, first_epochs, epochs = map(int, numbers)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Avalanche prints must not get among the answers
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
@@ -49,32 +67,53 @@ def main() -> None:
     nets = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(nets)
     given = torch.load(path)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = nets.build(network, given["classes"])
-    steps = [
-        transforms.RandomCrop(32, padding=4),
-        transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(),
-        transforms.Normalize(given["mean"], given["std"]),
-    ]
-    groups = DefaultTransformGroups(transforms.Compose(steps))
-    data: AvalancheDataset = as_classification_dataset(Pictures(given["pixels"], given["labels"]), groups)
-    experience = benchmark_from_datasets(train=[data]).train_stream[0]
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4, nesterov=True)
+    last = [transforms.ToTensor(), transforms.Normalize(given["mean"], given["std"])]
+    crops = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    count = given["experiences"]
+    stream = nc_benchmark(
+        Pictures(given["pixels"], given["labels"]),
+        Pictures(given["test"], given["test labels"]),
+        n_experiences=count,
+        task_labels=False,
+        fixed_class_order=list(range(given["classes"])),
+        train_transform=transforms.Compose(crops + last),
+        eval_transform=transforms.Compose(last),
+    ).train_stream
+    optimizer = torch.optim.SGD(model.parameters(), given["lr"], 0.9, weight_decay=1e-4, nesterov=True)
+    clock = Clock(answer)
+    ewc = EWCPlugin(given["strength"] * batch_size / 2)  # its Fisher information is of batch means, without the half
+    plugins = {"finetune": [], "lwf": [LwFPlugin(1.0, 2.0)], "ewc": [ewc]}[method]
     strategy = Naive(
         model=model,
         optimizer=optimizer,
         criterion=torch.nn.CrossEntropyLoss(),
-        train_mb_size=int(batch_size),
-        train_epochs=1,
+        train_mb_size=batch_size,
+        train_epochs=first_epochs,
+        plugins=[clock, *plugins],
         evaluator=EvaluationPlugin(),
     )
-    versions = {"avalanche": avalanche.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
-    print(json.dumps(versions), file=answer, flush=True)
-    for _ in sys.stdin:
+    for experience in stream[: count - 1]:
+        strategy.train(experience, num_workers=workers)
+    fisher = []
+    for _ in range(3 if method == "ewc" else 0):
         started = time.perf_counter()
-        strategy.train(experience, num_workers=int(workers))
-        print(time.perf_counter() - started, file=answer, flush=True)
+        ewc.compute_importances(
+            model, torch.nn.CrossEntropyLoss(), optimizer, stream[0].dataset, "cpu", batch_size, workers
+        )
+        fisher.append(len(stream[0].dataset) / (time.perf_counter() - started))
+    versions = {"avalanche": avalanche.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+    print(json.dumps({"versions": versions, "fisher": fisher}), file=answer, flush=True)
+    clock.runs, strategy.train_epochs = True, epochs
+    strategy.train(stream[count - 1], num_workers=workers)
+    strategy.model.eval()
+    tests = transforms.Normalize(given["mean"], given["std"])(given["test"].float() / 255)
+    with torch.inference_mode():
+        right = torch.cat([model(part) for part in tests.split(256)]).argmax(1) == given["test labels"]
+    old = given["test labels"] < given["classes"] * (count - 1) // count
+    accuracies = {"old": right[old], "new": right[~old], "all": right}
+    print(json.dumps({name: float(part.float().mean()) for name, part in accuracies.items()}), file=answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,157 +1,156 @@
-"""Images a second of our fine-tuning, of the bare loop and of Avalanche 0.6: same model, images, batch, augmentation.
+"""Images a second of our fine-tuning, LwF and EWC, of the bare loop and of Avalanche 0.6, and where the hardware ends.
 
-    python benchmarks/speed.py            # minutes; on a quiet machine
+    python benchmarks/speed.py            # half an hour; on a quiet machine
     python benchmarks/speed.py --short    # does it run at all
 
-Avalanche gets an environment of its own, made with uv in a temporary folder (or named with ``--avalanche PYTHON``), and
-the best of 0, 1 and 2 loader workers. Epochs of all contenders are interleaved; one process computes at a time.
+Same model, images, batch size and augmentation. Avalanche gets an environment of its own, made with uv in a temporary
+folder (or named with ``--avalanche PYTHON``), and the best of 0, 1 and 2 loader workers. All contenders take turns at an
+epoch; one process computes at a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from bare import stepper, turn
 from interleaved import Contender, rates, tell
-from record import data
+from limits import limits
+from rival import METHODS, Job, environment, job, worker
 from torch import nn
 
+from classgraft.catalogue import extender
 from classgraft.data.images import Images, Task
-from classgraft.data.sources import open_source
-from classgraft.data.streaming import load_within
-from classgraft.extenders.finetune import Finetune
 from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
-from classgraft.models.preparation import Preparation
+from classgraft.training.answers import forget
 from classgraft.training.engine import Precision, engine, has_bf16
+from classgraft.training.fisher import fisher_information
 from classgraft.training.recipe import Recipe
-
-PREPARATION = Preparation(32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def photos(count: int) -> Images:
-    """CIFAR-10 where the data is at hand, else noise of the same shape."""
-    path = data() / "cifar10" / "train.parquet"
-    if path.exists():
-        source = open_source(path)
-        loaded = load_within(source, 32)
-        found = Images(loaded.pixels, loaded.labels, source.classes, PREPARATION)
-        return found.subset(torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:count])
-    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-    return Images(pixels, torch.arange(count) % 10, tuple("abcdefghij"), PREPARATION)
+from classgraft.verbs import Extender
 
 
-def ours(
-    images: Images, network: str, batch_size: int, precision: Precision, compile: bool, device: torch.device
-) -> Contender:
-    """An epoch of the method ``finetune``, from the classifier that has no class yet."""
-    torch.manual_seed(0)
-    body = cifar_resnet.build(network, len(images.classes))
+def start(network: str, seed: int, device: torch.device) -> Classifier:
+    """A classifier that has no class yet."""
+    torch.manual_seed(seed)
+    body = cifar_resnet.build(network, 10)
     body.linear = nn.Identity()  # type: ignore[assignment]
-    start = Classifier(body, Head(), ()).to(device)
-    method = Finetune(Recipe(epochs=1, batch_size=batch_size, lr=0.01, weight_decay=1e-4))
+    return Classifier(body, Head(), ()).to(device)
+
+
+def method(name: str, job: Job, epochs: int, seed: int = 0) -> Extender:
+    """With the settings of the rival: constant rate, batch-norm statistics that move, no warm-up."""
+    recipe = Recipe(epochs, job.batch_size, "sgd", job.lr, 0.9, 1e-4, (1.0,), "crop-flip", seed)
+    own: dict[str, dict[str, Any]] = {
+        "finetune": {},
+        "lwf": {"warm_up": 0.0, "strength": 1.0, "temperature": 2.0},
+        "ewc": {"strength": job.strength, "fisher": "empirical", "images": 0},
+    }
+    return replace(extender(name, {"statistics": True, **own[name]}), recipe=recipe)  # type: ignore[type-var]
+
+
+def stream(job: Job) -> list[Task]:
+    """The experiences, of equally many classes each."""
+    names, count = job.train.classes, job.experiences
+    parts = [names[len(names) * k // count : len(names) * (k + 1) // count] for k in range(count)]
+    return [Task(part, job.train.of(part)) for part in parts]
+
+
+def before(name: str, job: Job, epochs: int, seed: int, device: torch.device) -> tuple[Classifier, object]:
+    """The classifier and what the method keeps after all experiences but the last."""
+    model, memory = start(job.network, seed, device), None
+    learner = method(name, job, epochs, seed)
+    for task in stream(job)[:-1]:
+        model = learner.extend(model, memory, task)
+        memory = learner.remember(model, task, memory)
+    return model, memory
+
+
+def ours(name: str, model: Classifier, memory: object, job: Job, precision: Precision, compile: bool) -> Contender:
+    """An epoch of the method on the last experience; whatever it prepares is counted in."""
+    learner, last = method(name, job, 1), stream(job)[-1]
 
     def take() -> float:
         with engine(precision=precision, compile=compile):
             started = time.perf_counter()
-            method.extend(start, None, Task(images.classes, images))
-            return len(images) / (time.perf_counter() - started)
+            learner.extend(model, memory, last)
+            return len(last.train) / (time.perf_counter() - started)
 
     return take
 
 
-@contextmanager
-def avalanche(
-    python: str, images: Images, network: str, batch_size: int, workers: int
-) -> Iterator[tuple[Contender, dict[str, str]]]:
-    """An epoch of Avalanche's ``Naive`` in another process, and that process's versions."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "images.pt")
-        preparation = images.preparation
-        torch.save(
-            {"pixels": images.pixels, "labels": images.labels, "classes": len(images.classes),
-             "mean": preparation.mean, "std": preparation.std}, path,
-        )  # fmt: skip
-        worker = Path(__file__).with_name("avalanche_worker.py")
-        command = [python, str(worker), str(path), network, str(batch_size), str(workers), str(cifar_resnet.__file__)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as child:
-            assert child.stdin
-            assert child.stdout
-            talk, hear = child.stdin, child.stdout
-            versions = json.loads(hear.readline())
+def fisher(model: Classifier, task: Task) -> Callable[[], float]:
+    def take() -> float:
+        forget()
+        started = time.perf_counter()
+        fisher_information(model, task.train.of(model.classes), "empirical")
+        return len(task.train) / (time.perf_counter() - started)
 
-            def take() -> float:
-                talk.write("\n")
-                talk.flush()
-                return len(images) / float(hear.readline())
-
-            yield take, versions
-            talk.close()
-
-
-def environment(folder: Path) -> str | None:
-    """The Python of a fresh environment with Avalanche; None where it cannot be made."""
-    try:
-        subprocess.run(["uv", "venv", "-q", str(folder), "--python", sys.executable], check=True)
-        python = str(folder / "bin" / "python")
-        subprocess.run(["uv", "pip", "install", "-q", "--python", python, "avalanche-lib==0.6.0"], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"without Avalanche: {error}", file=sys.stderr)
-        return None
-    return python
+    return take
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="256 images, one round")
-    parser.add_argument("--images", type=int, default=2560)
+    parser.add_argument("--short", action="store_true", help="512 images, one round")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--experiences", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--network", default="resnet32")
-    parser.add_argument("--compile", action="store_true", help="the compiled rows as well")
     parser.add_argument("--avalanche", help="a Python that has avalanche-lib; 'none' leaves it out")
     chosen = parser.parse_args()
-    count, rounds = (256, 1) if chosen.short else (chosen.images, chosen.rounds)
+    count, rounds = (512, 1) if chosen.short else (chosen.images, chosen.rounds)
     size, network = chosen.batch_size, chosen.network
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images, steps = photos(count), max(1, count // size)
+    work = job(count, network=network, batch_size=size, experiences=chosen.experiences)
+    first, last = stream(work)[0], stream(work)[-1]
+    steps = max(1, len(last.train) // size)
     best: Precision = "bf16" if has_bf16(device.type) else "fp32"
+    arithmetic: list[tuple[str, Precision, bool]] = [("fp32", "fp32", False), ("best", best, True)]
+
     contenders: dict[str, Contender] = {}
-    for compile in (False, True)[: 1 + chosen.compile]:
-        end = " compiled" if compile else ""
-        for precision in dict.fromkeys(("fp32", best)):
-            variant = f"{precision}-cl" + "-compile" * compile
-            contenders[f"bare {precision}{end}"] = turn(stepper(variant, size, device, network), steps, size, device)
-            contenders[f"ours {precision}{end}"] = ours(images, network, size, precision, compile, device)
-    with tempfile.TemporaryDirectory() as folder:
+    for variant in dict.fromkeys(("fp32", "fp32-cl", f"{best}-cl", f"{best}-cl-compile")):
+        contenders[f"bare {variant}"] = turn(stepper(variant, size, device, network), steps, size, device)
+    for name in chosen.methods:
+        with engine(precision=best):
+            model, memory = before(name, work, 1, 0, device)
+        for label, precision, compile in arithmetic:
+            contenders[f"{name} {label}"] = ours(name, model, memory, work, precision, compile)
+    facts: dict[str, Any] = {"limits": limits(network, device)}
+    if "ewc" in chosen.methods:
+        contenders["fisher"] = fisher(model, first)
+    against = ["bare fp32-cl", f"bare {best}-cl-compile"]
+    with ExitStack() as running:
+        folder = running.enter_context(tempfile.TemporaryDirectory())
         python = chosen.avalanche or environment(Path(folder, "avalanche"))
-        versions: dict[str, str] = {}
-        against = ["bare fp32", f"bare {best}"]
         if python and python != "none":
             tuned = {}
             for workers in (0, 1, 2):
-                with avalanche(python, images, network, size, workers) as (turn_of, versions):
-                    tuned[workers] = max(turn_of() for _ in range(1 if chosen.short else 3))
-            fastest = max(tuned, key=lambda workers: tuned[workers])
-            with avalanche(python, images, network, size, fastest) as (contenders["avalanche"], versions):
-                found = rates(contenders, rounds)
-            against.append("avalanche")
-            versions["workers"] = str(fastest)
-        else:
-            found = rates(contenders, rounds)
-    what = f"images a second, fine-tuning CIFAR {network}, batch {size}, crop and flip, epochs of {count} images"
-    tell(None if chosen.short else "speed", what, found, list(dict.fromkeys(against)), avalanche=versions)
+                with worker(python, work, "finetune", workers) as one:
+                    tuned[workers] = min(one.epoch() for _ in range(1 if chosen.short else 3))
+            fastest = min(tuned, key=lambda workers: tuned[workers])
+            for name in chosen.methods:
+                one = running.enter_context(worker(python, work, name, fastest))
+                contenders[f"avalanche {name}"] = lambda one=one: len(last.train) / one.epoch()  # type: ignore[misc]
+                against.append(f"avalanche {name}")
+                if one.fisher:
+                    facts["avalanche fisher"] = statistics.median(one.fisher)
+            facts |= {"avalanche": one.versions | {"workers": str(fastest)}}
+        found = rates(contenders, rounds)
+    what = (
+        f"images a second, CIFAR {network}, batch {size}, crop and flip, epochs of {len(last.train)} images:"
+        f" the last of {chosen.experiences} experiences of CIFAR-10"
+    )
+    tell(None if chosen.short else f"speed-{device.type}-{chosen.experiences}", what, found, against, **facts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""Accuracies of our fine-tuning, LwF and EWC beside Avalanche 0.6's: same images, network, batch, rate, epochs.
+
+    python benchmarks/agreement.py --avalanche PYTHON [--seeds 0 1 2] [--epochs 4]
+
+Five classes of CIFAR-10, then five more. Each finished cell is kept in ``results/agreement.json``, and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import torch
+from record import RESULTS, write
+from rival import METHODS, Job, job, worker
+from speed import before, method, stream
+
+from classgraft.metrics import evaluation
+from classgraft.training.answers import answers
+from classgraft.training.engine import engine, has_bf16
+
+
+def ours(name: str, work: Job, epochs: int, seed: int) -> dict[str, float | None]:
+    with engine(precision="bf16" if has_bf16("cpu") else "fp32", compile=False):
+        model, memory = before(name, work, epochs, seed, torch.device("cpu"))
+        grown = method(name, work, epochs, seed).extend(model, memory, stream(work)[-1])
+    test = work.test.of(grown.classes)
+    found = evaluation(answers(grown, test), test.labels, grown.classes, range(len(model.classes), len(grown.classes)))
+    return {"old": found.old, "new": found.added, "all": found.accuracy()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--avalanche", required=True, help="a Python that has avalanche-lib")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4000)
+    chosen = parser.parse_args()
+    work = job(chosen.images)
+    path = RESULTS / "agreement.json"
+    cells: list[dict[str, Any]] = json.loads(path.read_text())["cells"] if path.exists() else []
+    for seed in chosen.seeds:
+        for name in METHODS:
+            for side in ("ours", "avalanche"):
+                if any((c["side"], c["method"], c["seed"]) == (side, name, seed) for c in cells):
+                    continue
+                if side == "ours":
+                    found = ours(name, work, chosen.epochs, seed)
+                else:
+                    numbers = {"seed": seed, "first_epochs": chosen.epochs, "epochs": chosen.epochs}
+                    with worker(chosen.avalanche, work, name, 0, **numbers) as one:
+                        for _ in range(chosen.epochs):
+                            one.epoch()
+                        found = one.accuracies()  # type: ignore[assignment]
+                print(side, name, seed, found, flush=True)
+                cells.append({"side": side, "method": name, "seed": seed, **found})
+                write(
+                    "agreement",
+                    f"CIFAR {work.network}, {chosen.images} images of CIFAR-10, five classes then five, {chosen.epochs} epochs"
+                    f" each, SGD {work.lr}, batch {work.batch_size}",
+                    n={"test": len(work.test), "seeds": len(chosen.seeds)},
+                    cells=cells,
+                )
+
+
+if __name__ == "__main__":
+    main()
