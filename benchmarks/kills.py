@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from record import write
 from torch import nn
 
 from classgraft.data.images import Images
@@ -96,6 +97,16 @@ def main() -> None:
             result = folder / "result"
             same += result.exists() and result.read_text() == wanted
             trials += 1
+    write(
+        "kills",
+        "A run of two phases, killed (SIGKILL) at random instants and started again",
+        n=trials,
+        kills=kills,
+        trials=trials,
+        same=same,
+        seconds=whole,
+        seed=chosen.seed,
+    )
     print(f"{kills} kills in {trials} runs of {whole:.1f} s: {same} of {trials} ended as the unbroken one, bit for bit")
     sys.exit(same != trials)
 

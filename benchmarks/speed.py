@@ -28,7 +28,7 @@ from rival import METHODS, Job, environment, job, worker
 from torch import nn
 
 from classgraft.catalogue import extender
-from classgraft.data.images import Images, Task
+from classgraft.data.images import Task
 from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.training.answers import forget

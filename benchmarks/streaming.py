@@ -3,13 +3,17 @@
     python benchmarks/streaming.py [--images 4000] [--side 64] [--rounds 7]
 
 ``data`` rows only read and augment (nothing hides the reading), ``training`` rows train a ResNet-20 as well. The ratio
-that counts is that of the training rows: what a person waits for.
+that counts is that of the training rows: what a person waits for. Peaks are of processes of their own: what loading and an
+epoch of reading add to the most memory that the process had after doing the same with a few images.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -64,25 +68,58 @@ def training(images: Images, recipe: Recipe) -> Contender:
     return take
 
 
+def loaded(count: int, side: int, budget: int) -> Images:
+    found = source(count, side)
+    given = load_within(found, side, budget)
+    return Images(given.pixels, given.labels, found.classes, Preparation(side, side))
+
+
+def peak(count: int, side: int, budget: int) -> int:
+    """Bytes."""
+
+    def use(count: int) -> int:
+        reading(loaded(count, side, budget), Recipe(epochs=1, batch_size=128))()
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = use(256)
+    return use(count) - before
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peak", type=int, metavar="BUDGET", help="print the peak under this budget, and no more")
     chosen = parser.parse_args()
+    if chosen.peak:
+        print(peak(chosen.images, chosen.side, chosen.peak))
+        return
     size = chosen.images * 3 * chosen.side**2
     recipe = Recipe(epochs=1, batch_size=128, lr=0.01)
     contenders: dict[str, Contender] = {}
     for name, budget in (("in memory", size), ("streaming", size // 4)):
-        found = source(chosen.images, chosen.side)
-        loaded = load_within(found, chosen.side, budget)
-        images = Images(loaded.pixels, loaded.labels, found.classes, Preparation(chosen.side, chosen.side))
+        images = loaded(chosen.images, chosen.side, budget)
         contenders[f"data {name}"] = reading(images, recipe)
         contenders[f"training {name}"] = training(images, recipe)
     what = (
         f"images a second, {chosen.images} of {chosen.side} pixels, streaming under a quarter of their {size >> 20} MB"
     )
-    tell("streaming", what, rates(contenders, chosen.rounds), ["data in memory", "training in memory"])
+    peaks = {}
+    for name, budget in (("peak in memory", size), ("peak streaming", size // 4)):
+        command = [
+            sys.executable,
+            __file__,
+            "--images",
+            str(chosen.images),
+            "--side",
+            str(chosen.side),
+            "--peak",
+            str(budget),
+        ]
+        peaks[name] = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    peaks |= {"budget": size // 4}
+    tell("streaming", what, rates(contenders, chosen.rounds), ["data in memory", "training in memory"], peaks=peaks)
 
 
 if __name__ == "__main__":

@@ -229,13 +229,112 @@ def small(found: dict[str, Any]) -> str:
 
 
 def speed(found: dict[str, Any]) -> str:
-    """Every result of the speed benchmark has a ready table of its own."""
-    tables = [(name, result) for name, result in found.items() if "table" in result]
-    parts = [
-        f"## {r['what']}\n\n{grid(r['table'][0], r['table'][1:])}\n\n{r.get('note', '')}\n\n{basis(r)}"
-        for _, r in tables
+    """Every run of the speed benchmark: rates beside the bare step, beside Avalanche, beside what the machine can do."""
+    parts = [of_run(result) for name, result in found.items() if name.startswith("speed-")]
+    if not parts:
+        return ""
+    return "\n\n".join(
+        ["## Speed", *parts, *filter(None, [agreement(found), streaming(found), growth(found), kills(found)])]
+    )
+
+
+def of_run(result: dict[str, Any]) -> str:
+    medians, ratios = result["medians"], result["ratios"]
+    bares = [name for name in medians if name.startswith("bare")]
+    lines = []
+    for name, rate in medians.items():
+        method, _, arithmetic = name.partition(" ")
+        best = "bf16" in name or arithmetic == "best"
+        bare = next(b for b in reversed(bares) if ("bf16" in b) == best)
+        own = result["limits"]["bf16" if best and "bf16" in result["limits"] else "fp32"]
+        rival = f"avalanche {method}"
+        trained = method not in ("fisher",)
+        lines.append(
+            [
+                name,
+                f"{rate:.0f}",
+                f"{ratios[name][bare]:.2f}" if bare in ratios[name] and trained and method != "avalanche" else "-",
+                f"{ratios[name][rival]:.2f}" if rival in ratios[name] else "-",
+                f"{100 * rate / own['arithmetic']:.0f} %" if trained else "-",
+                f"{100 * rate / own['bandwidth']:.0f} %" if trained else "-",
+            ]
+        )
+    if "avalanche fisher" in result:
+        lines.append(["avalanche fisher (of batches)", f"{result['avalanche fisher']:.0f}", *["-"] * 4])
+    head = ["what", "images a second", "of the bare step", "of Avalanche", "of arithmetic", "of bandwidth"]
+    limits = result["limits"]
+    rates = ", ".join(f"{k} {limits[k]['flop a second'] / 1e9:.0f} GFLOP/s" for k in ("fp32", "bf16") if k in limits)
+    rivals = ", ".join(f"{k} {v}" for k, v in result.get("avalanche", {}).items())
+    return (
+        f"{result['what'][0].upper()}{result['what'][1:]}. Medians of {result['n']} rounds in which all take turns; ratios are"
+        f" medians within a round. Limits of this machine: {rates} (a large matrix product),"
+        f" {limits['copied bytes a second'] / 1e9:.0f} GB/s (a long copy). LwF also asks the old network, which the limits do not count. Rival: {rivals}.\n\n"
+        + grid(head, lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def agreement(found: dict[str, Any]) -> str:
+    if "agreement" not in found:
+        return ""
+    result = found["agreement"]
+    lines = []
+    for method in dict.fromkeys(cell["method"] for cell in result["cells"]):
+        for side in ("ours", "avalanche"):
+            cells = [c for c in result["cells"] if (c["method"], c["side"]) == (method, side)]
+            percents = [{k: 100 * c[k] for k in ("old", "new", "all")} for c in cells]
+            lines.append([method, side, *(over(percents, k) for k in ("old", "new", "all")), str(len(cells))])
+    return (
+        f"### The same accuracies\n\n{result['what']}.\n\n"
+        + grid(["method", "by", "old", "new", "all", "seeds"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def streaming(found: dict[str, Any]) -> str:
+    if "streaming" not in found:
+        return ""
+    result = found["streaming"]
+    lines = [
+        [name, f"{rate:.0f}", f"{result['ratios'][name][name.split()[0] + ' in memory']:.2f}"]
+        for name, rate in result["medians"].items()
     ]
-    return "\n\n".join(parts)
+    peak = "".join(f" {k}: {v / 2**20:.0f} MB." for k, v in result.get("peaks", {}).items())
+    return (
+        f"### Streaming\n\n{result['what'][0].upper()}{result['what'][1:]}.{peak}\n\n"
+        + grid(["what", "images a second", "of the rate in memory"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def growth(found: dict[str, Any]) -> str:
+    if "growth" not in found:
+        return ""
+    result = found["growth"]
+    lines = []
+    for row in result["rows"]:
+        for point in row["points"]:
+            megabytes = f"{point['more bytes'] / 2**20:.0f}"
+            lines.append([row["row"], f"{point['size']:,} {row['of']}", f"{point['seconds']:.2f}", megabytes])
+        lines[-1].append(f"{row['exponent']:.2f}")
+    for line in lines:
+        line.extend([""] * (5 - len(line)))
+    return (
+        f"### Growth\n\n{result['what'][0].upper()}{result['what'][1:]}. Exponent: the slope in logarithms between the two"
+        " largest sizes; 1 is linear, 2 quadratic.\n\n![Seconds over size](growth.svg)\n\n"
+        + grid(["what", "size", "seconds", "more memory, MB", "exponent"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def kills(found: dict[str, Any]) -> str:
+    if "kills" not in found:
+        return ""
+    r = found["kills"]
+    return (
+        f"### Kills\n\n{r['what']}: {r['kills']} kills in {r['trials']} runs of {r['seconds']:.1f} s; {r['same']} of"
+        f" {r['trials']} ended with the weights and history of the unbroken run, bit for bit.\n\n{basis(r)}"
+    )
 
 
 def short(found: dict[str, Any]) -> str:

@@ -28,7 +28,8 @@ def test_long_runs_are_lowered_and_wishes_go_first(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engines, "can_compile", lambda kind: True)
     assert choose(CPU, LOWERED - 1) == Engine()
     assert choose(CPU, LOWERED).precision == "bf16"
-    assert not choose(CPU, COMPILED).compile
+    assert not choose(CPU, COMPILED - 1).compile
+    assert choose(CPU, COMPILED) == Engine(precision="bf16", compile=True)
     with engine(precision="fp32"):
         assert choose(CPU, COMPILED) == Engine(compile=True)
         with engine(compile=False):

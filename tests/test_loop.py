@@ -12,7 +12,7 @@ from torch import nn
 
 from classgraft.training.carries import digest, undeclared
 from classgraft.training.engine import engine
-from classgraft.training.loop import Abreast, Batch, Epochs, Step, Terms, descend, fit, run
+from classgraft.training.loop import Abreast, Batch, Epochs, Step, Terms, descend, fit, run, show_progress, silent
 from classgraft.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.05)
@@ -147,3 +147,18 @@ def test_sources_go_abreast_each_at_its_own_pace_from_any_batch() -> None:
 
     history = run(descend(objective, [model], RECIPE), both, RECIPE)
     assert set(history.last) == {"labelled", "unlabelled"}
+
+
+def test_progress_tells_each_term_and_images_a_second_but_the_history_no_times() -> None:
+    told: list[dict[str, float]] = []
+    model = classifier()
+    show_progress(lambda what, done, total, terms: told.append(terms))
+    try:
+        history = fit(
+            model, lambda batch: {"class": F.cross_entropy(model(batch.images), batch.targets)}, images(), RECIPE
+        )
+    finally:
+        show_progress(silent)
+    assert [terms["class"] for terms in told] == [epoch["class"] for epoch in history.epochs]
+    assert all(terms["images/s"] > 0 for terms in told)
+    assert all(set(epoch) == {"class"} for epoch in history.epochs)

@@ -341,7 +341,7 @@ class _progress:
         self.bars.start()
         if what not in self.tasks:
             self.tasks[what] = self.bars.add_task(what, total=total, terms="")
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
         self.bars.update(self.tasks[what], completed=done, total=total, terms=shown)
 
     def __exit__(self, *error: object) -> None:

@@ -39,6 +39,13 @@ class Batch:
         return self.source.view(self.index, self.images.device, augment, self.seed + 7919 * another, self.epoch)
 
 
+def images_in(batch: object) -> int:
+    """Images of a batch, or of one of each of several sources; 0 of what is neither."""
+    if isinstance(batch, tuple):
+        return sum(map(images_in, batch))
+    return len(batch.index) if isinstance(batch, Batch) else 0
+
+
 @dataclass(frozen=True)
 class Epochs:
     """The batches of every epoch. Under ``torchrun`` each process sees its share of each batch."""

@@ -162,9 +162,7 @@ def choose(where: torch.device, work: Work) -> Engine:
     """The engine of a run of this length on the device where its modules are; said in one line when it is a new one."""
     wishes = {name: wish for name, wish in _wishes.get() if name != "device"}
     precision: Precision = "bf16" if work >= LOWERED and has_bf16(where.type) else "fp32"
-    lowered = wishes.get("precision", precision) == "bf16"
-    # in bf16 on a CPU compiling was not clearly faster than channels-last alone in trials on a busy machine
-    worth = work >= COMPILED and not (where.type == "cpu" and lowered) and can_compile(where.type)
+    worth = work >= COMPILED and can_compile(where.type)
     found = replace(Engine(where.type, precision, worth, True, world().size), **wishes)
     if str(found) not in _said:
         _said.add(str(found))

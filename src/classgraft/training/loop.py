@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Images
 from classgraft.training import journal
-from classgraft.training.batches import Abreast, Batch, Epochs
+from classgraft.training.batches import Abreast, Batch, Epochs, images_in
 from classgraft.training.carries import Carried, tensors
 from classgraft.training.distributed import agree, average, world
 from classgraft.training.engine import choose, first_device
@@ -115,8 +116,10 @@ def _epochs(
 ) -> list[dict[str, float]]:
     at = entry.resume() if entry else Position()
     while at.epoch < recipe.epochs:
+        started, seen = time.perf_counter(), 0
         step.set_rate(recipe.rate(at.epoch / recipe.epochs))
         for batch in _rest(epoch_of, at.epoch, at.batch):
+            seen += images_in(batch)
             for name, term in step.take(batch).items():
                 at.sums[name] = at.sums.get(name, torch.zeros_like(term)) + term
             at.batch += 1
@@ -125,7 +128,8 @@ def _epochs(
         # the one place where the host waits for the device
         at.epochs.append({name: total / at.batch for name, total in _numbers(at.sums).items()})
         at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-        report(what, at.epoch, recipe.epochs, at.epochs[-1])
+        rate = {"images/s": seen / (time.perf_counter() - started)} if seen else {}
+        report(what, at.epoch, recipe.epochs, at.epochs[-1] | rate)
         if entry and (entry.due(epoch_ends=True) or at.epoch == recipe.epochs):
             entry.write(at)
     return at.epochs
