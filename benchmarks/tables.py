@@ -268,9 +268,8 @@ def of_run(result: dict[str, Any]) -> str:
     return (
         f"{result['what'][0].upper()}{result['what'][1:]}. Medians of {result['n']} rounds in which all take turns; ratios are"
         f" medians within a round. Limits of this machine: {rates} (a large matrix product),"
-        f" {limits['copied bytes a second'] / 1e9:.0f} GB/s (a long copy). LwF also asks the old network, which the limits do not count. Rival: {rivals}.\n\n"
-        + grid(head, lines)
-        + f"\n\n{basis(result)}"
+        f" {limits['copied bytes a second'] / 1e9:.0f} GB/s (a long copy). LwF also asks the old network, which the"
+        f" limits do not count. Rival: {rivals}.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
     )
 
 
