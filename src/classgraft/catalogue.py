@@ -90,7 +90,7 @@ RANGES = {
     "temperature": (1e-3, math.inf),
     "shrinkage": (1e-12, 1),
     "power": (1e-3, math.inf),
-    "width": (1, math.inf),
+    "width": (1, 1 << 16),
     "neighbours": (1, math.inf),
     "temperature": (1e-6, math.inf),
     "seed": (0, 2**63 - 1),

@@ -35,6 +35,7 @@ class FeCAM(Extender):
     """Power, means and covariances; shrinkage, correlation, Mahalanobis distance."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type | None] = Moments
     power: float = 0.5
     """Lambda of Tukey's transform, equation 9; 1 leaves features as they are (the paper's choice for transformers)."""
     gamma1: float = 1.0

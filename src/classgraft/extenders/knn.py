@@ -9,6 +9,7 @@ frozen and the whole head is made anew: the rows of a trained head do not surviv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,12 +32,22 @@ class Kept:
     features: Tensor
     labels: Tensor
 
+    def without(self, names: Sequence[str]) -> Kept:
+        """Without the features of these classes."""
+        classes = tuple(name for name in self.classes if name not in names)
+        own = torch.tensor([name not in names for name in self.classes], dtype=torch.bool)[self.labels]
+        place = torch.tensor(
+            [classes.index(name) if name in classes else -1 for name in self.classes], dtype=torch.int64
+        )
+        return Kept(classes, self.features[own], place[self.labels[own]])
+
 
 @dataclass(frozen=True)
 class NearestNeighbours(Extender):
     """The nearest features vote, the nearer the more."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type | None] = Kept
     neighbours: int = 20
     """k."""
     temperature: float = 0.07

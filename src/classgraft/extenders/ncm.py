@@ -25,6 +25,7 @@ class NearestClassMean(Extender):
     """One mean a class; nothing is learnt."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type | None] = Moments
     metric: Literal["cosine", "euclidean"] = "cosine"
     """Whether features are brought to length 1 first, and means again; or both are taken as they are."""
 

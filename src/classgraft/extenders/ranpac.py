@@ -15,6 +15,7 @@ Differs from the paper:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
 from classgraft.models.statistics import RandomFeatures, Through, linear
-from classgraft.training.moments import covered, fitting, places, seen, with_new
+from classgraft.training.moments import covered, fitting, places, seen, share, with_new
 from classgraft.verbs import Extender
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
@@ -41,6 +42,8 @@ class Projected:
     of: tuple[int, int]
     """Width and seed of the projection."""
     classes: tuple[str, ...]
+    count: Tensor
+    """int64 (K,)."""
     gram: Tensor
     """G, the sum of h h': float32 (M, M)."""
     sums: Tensor
@@ -49,9 +52,16 @@ class Projected:
     def including(self, h: Tensor, labels: Tensor, names: tuple[str, ...]) -> Projected:
         """With these projected features (N, M) as well."""
         classes, h = with_new(self.classes, names), h.double()
-        sums = torch.cat([self.sums, h.new_zeros(len(classes) - len(self.classes), h.shape[1])])
-        sums.index_add_(0, places(names, classes)[labels], h)
-        return Projected(self.of, classes, (h.T @ h).add_(self.gram).float(), sums)
+        owners, new = places(names, classes)[labels], len(classes) - len(self.classes)
+        count = torch.cat([self.count, self.count.new_zeros(new)]) + torch.bincount(owners, minlength=len(classes))
+        sums = torch.cat([self.sums, h.new_zeros(new, h.shape[1])]).index_add_(0, owners, h)
+        return Projected(self.of, classes, count, (h.T @ h).add_(self.gram).float(), sums)
+
+    def without(self, names: Sequence[str]) -> Projected:
+        """Without these classes; the Gram matrix loses their share of the images, as it is kept for all together."""
+        kept = [k for k, name in enumerate(self.classes) if name not in names]
+        gram = self.gram * share(self.count, kept)
+        return Projected(self.of, tuple(self.classes[k] for k in kept), self.count[kept], gram, self.sums[kept])
 
     def solved(self, ridge: float) -> Tensor | None:
         """Rows (K, M) of ridge regression to one-hot targets; None where it has no solution in these digits."""
@@ -64,6 +74,7 @@ class RanPAC(Extender):
     """Gram matrix and class sums of projected features, and the ridge that is best on images held out."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type | None] = Projected
     width: int = 10_000
     """M, projected features; memory and time go with its square and its cube."""
     seed: int = 0
@@ -85,8 +96,8 @@ class RanPAC(Extender):
     def before(self, memory: object | None) -> Projected:
         """What was kept, or nothing."""
         if not isinstance(memory, Projected):
-            none = torch.zeros(self.width, self.width), torch.zeros(0, self.width, dtype=torch.float64)
-            return Projected((self.width, self.seed), (), *none)
+            gram, sums = torch.zeros(self.width, self.width), torch.zeros(0, self.width, dtype=torch.float64)
+            return Projected((self.width, self.seed), (), torch.zeros(0, dtype=torch.int64), gram, sums)
         fitting("projected features", (self.width, self.seed), memory.of)
         return memory
 

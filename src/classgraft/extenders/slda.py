@@ -28,6 +28,7 @@ class SLDA(Extender):
     """Linear rows P m_k with biases -m_k' P m_k / 2, P the inverse of the shrunken covariance (equations 2 to 4)."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type | None] = Moments
     shrinkage: float = 1e-4
     """Epsilon: the covariance counts 1 - epsilon, the unit matrix epsilon."""
 

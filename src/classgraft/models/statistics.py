@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from classgraft.errors import InputError
 from classgraft.models.classifier import Block, fewer
 
+WIDEST = 1 << 16
+"""Random features at most."""
+
 
 class Unit(nn.Module):
     """Features (B, D) of length 1."""
@@ -205,7 +208,10 @@ def _build(described: dict[str, Any]) -> nn.Module:
     if kind == "power":
         return Power(float(described["exponent"]))
     if kind == "random":
-        return RandomFeatures(int(described["inputs"]), sizes["width"], int(described["seed"]))
+        inputs, width, seed = int(described["inputs"]), sizes["width"], int(described["seed"])
+        if not (inputs >= 1 and width <= WIDEST and inputs * width <= 1 << 30 and 0 <= seed < 1 << 63):
+            raise ValueError("a projection beyond all measure")
+        return RandomFeatures(inputs, width, seed)
     if kind == "through":
         return Through([_build(part) for part in described["transforms"]], _build(described["block"]))  # type: ignore[misc, arg-type]
     rows, width = sizes["rows"], sizes["width"]

@@ -46,7 +46,7 @@ class Moments:
         )
 
         added = torch.bincount(owners, minlength=len(classes))
-        total = (count + added).clamp(min=1)
+        total = (count + added).clamp(min=1).double()
         own = torch.zeros_like(mean).index_add_(0, owners, x) / added.clamp(min=1)[:, None]
         shift = torch.where(added[:, None] > 0, own - mean, 0.0)
         between = (count * added / total)[:, None]  # what two means of one class are apart adds to its scatter
@@ -61,6 +61,13 @@ class Moments:
                 some = within[owners == k]
                 scatter[k] = scatter[k].double() + some.T @ some + between[k] * torch.outer(shift[k], shift[k])
         return Moments(self.of, self.spread, classes, count + added, mean + shift * (added / total)[:, None], scatter)
+
+    def without(self, names: Sequence[str]) -> Moments:
+        """Without these classes; a shared scatter loses their share of the images, as whose it was nobody knows any more."""
+        kept = [k for k, name in enumerate(self.classes) if name not in names]
+        scatter = self.scatter[kept] if self.spread == "each" else self.scatter * share(self.count, kept)
+        classes = tuple(self.classes[k] for k in kept)
+        return Moments(self.of, self.spread, classes, self.count[kept], self.mean[kept], scatter)
 
     def mean_of(self, names: Sequence[str]) -> Tensor:
         """Means of these classes (K, D)."""
@@ -132,6 +139,11 @@ def covered(model: Classifier, known: Sequence[str], names: Sequence[str], metho
 def with_new(classes: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
     """The classes, then those names that are none of them."""
     return classes + tuple(name for name in dict.fromkeys(names) if name not in classes)
+
+
+def share(count: Tensor, kept: list[int]) -> float:
+    """Of all images counted, those of the classes kept."""
+    return float(count[kept].sum() / count.sum().clamp(min=1))
 
 
 def places(names: Sequence[str], classes: Sequence[str]) -> Tensor:
