@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def run(
         memory = extender.remember(model, task, memory)
         seconds += time.perf_counter() - started
         started = time.perf_counter()
-        right = [correct(model, test.of((earlier := steps[j]) and model.classes), earlier) for j in range(number + 1)]
+        known = test.of(model.classes)
+        right = [correct(model, known, earlier) for earlier in steps[: number + 1]]
         evaluation += time.perf_counter() - started
         matrix.append([float(part.mean()) for part in right])
         totals.append(100 * float(torch.cat(right).mean()))
@@ -143,9 +145,11 @@ def seen(folder: Path, part: str, per_class: int | None) -> Images:
     path = folder / f"{part}-{per_class or 'all'}.safetensors"
     if not path.exists():
         base = imagenet()
+        labels = np.array(source.labels)
+        ranks = np.array([np.count_nonzero(labels[:i] == label) for i, label in enumerate(labels)])
+        some = np.flatnonzero(ranks < per_class) if per_class else np.arange(len(labels))
+        source = replace(source, photos=tuple(source.photos[i] for i in some), labels=tuple(labels[some].tolist()))
         images = api.images_of(source, base.preparation)
-        if per_class:
-            images = images.shots(per_class, 0)
         folder.mkdir(parents=True, exist_ok=True)
         found = answers(base.model.body, images)
         save_file({"features": found, "labels": images.labels}, path)

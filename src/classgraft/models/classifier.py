@@ -132,7 +132,7 @@ class Classifier(nn.Module):
         names, copy_ = self.unknown(names), copy.deepcopy(self)
         if not names:
             return copy_
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), torch.zeros(0))
         width = weight.shape[1] if weight is not None else feature_width(self)
         block = _block(width, len(names), True, parameter)
         with torch.no_grad():
