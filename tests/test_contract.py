@@ -38,7 +38,9 @@ EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
 FROZEN = ["glne", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
-WITHOUT_TERMS = {"imprint"}
+STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
+"""Methods that make a new head from statistics of every class, on a frozen body."""
+WITHOUT_TERMS = {"imprint", *STATISTICS}
 """Methods in closed form: nothing descends."""
 
 FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
@@ -51,6 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
+    "ranpac": {"width": 24},
+    "knn": {"neighbours": 3},
 }
 """Settings that make a method quick here, and every field of it matter."""
 
@@ -92,6 +96,11 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     },
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
+    "ncm": {"metric": "euclidean"},
+    "slda": {"shrinkage": 1e-2},
+    "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
+    "ranpac": {"width": 30, "seed": 1},
+    "knn": {"neighbours": 4, "temperature": 0.5},
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
 
@@ -347,7 +356,7 @@ def test_a_body_that_normalises_its_features_works_from_one_image(name: str, cou
     model = Classifier(body, Head([nn.Linear(Body.num_features, 4)]), OLD).eval()
     method = made(name)
     memory = remembered(method, model, task(OLD[:1] if count == 1 else OLD, count))
-    if name == "joint":
+    if method.keeps != "nothing":
         memory = remembered(method, model, Task(OLD, photos(OLD, 1)))
     grown = method.extend(model, memory, task(LATER, count))
     assert grown.classes == OLD + LATER
@@ -596,11 +605,11 @@ def test_a_model_on_a_gpu_stays_there(name: str) -> None:
     assert found(inputs().cuda()).isfinite().all()
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", FROZEN + STATISTICS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_a_frozen_body_and_its_statistics_do_not_move(name: str, training: bool) -> None:
-    model = trained().train(training)
-    grown = made(name).extend(model, None, task(NEW))
+    method, model = made(name), trained().train(training)
+    grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert {k: bits(v) for k, v in grown.body.state_dict().items()} == {
         k: bits(v) for k, v in model.body.state_dict().items()
     }
@@ -625,7 +634,7 @@ def test_fit_leaves_frozen_parts_and_their_batch_norm_statistics_alone() -> None
 def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(name: str) -> None:
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
-    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN)
+    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN + STATISTICS)
 
 
 def test_the_pictures_of_this_page_can_be_told_apart() -> None:

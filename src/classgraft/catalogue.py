@@ -56,6 +56,27 @@ ENTRIES = (
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
+    Entry(
+        "ncm", "extend", "classgraft.extenders.ncm", "NearestClassMean", "frozen network, the nearest class mean wins"
+    ),
+    Entry(
+        "slda", "extend", "classgraft.extenders.slda", "SLDA", "frozen network, class means under a shared covariance"
+    ),
+    Entry(
+        "fecam",
+        "extend",
+        "classgraft.extenders.fecam",
+        "FeCAM",
+        "frozen network, each class's own Mahalanobis distance",
+    ),
+    Entry("ranpac", "extend", "classgraft.extenders.ranpac", "RanPAC", "frozen network, ridge on a random projection"),
+    Entry(
+        "knn",
+        "extend",
+        "classgraft.extenders.knn",
+        "NearestNeighbours",
+        "frozen network, the nearest features kept vote",
+    ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
 )
 
@@ -67,6 +88,10 @@ RANGES = {
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
+    "shrinkage": (1e-12, 1),
+    "power": (1e-3, math.inf),
+    "width": (1, 1 << 16),
+    "neighbours": (1, math.inf),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Self, TypeVar
 
@@ -12,14 +13,27 @@ from torch import Tensor, nn
 from classgraft.errors import InputError
 
 
+class Block(nn.Module, ABC):
+    """Logits of some classes from features by another rule than rows; the closed list is in ``classgraft.models``."""
+
+    in_features: int
+    """D, features that it takes."""
+    out_features: int
+    """Classes that it tells apart."""
+
+    @abstractmethod
+    def only(self, kept: list[int]) -> Block:
+        """A block of these of its classes."""
+
+
 class Head(nn.Module):
-    """Linear rows in blocks, one block for each time that classes were added.
+    """Linear rows in blocks, one block for each time that classes were added; or blocks of another rule.
 
     Each block is a matrix product of its own and the results are concatenated, so a block's logits keep their bits
     when another block comes beside it (one joint product does not: rows then move by about 1e-7 at batch 1).
     """
 
-    def __init__(self, blocks: Iterable[nn.Linear] = ()) -> None:
+    def __init__(self, blocks: Iterable[nn.Linear | Block] = ()) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
@@ -33,7 +47,12 @@ class Head(nn.Module):
     @property
     def rows(self) -> tuple[int, ...]:
         """Classes in each block."""
-        return tuple(block.weight.shape[0] for block in self.linear)
+        return tuple(block.out_features for block in self.parts)
+
+    @property
+    def parts(self) -> list[nn.Linear | Block]:
+        """The blocks, with their types."""
+        return [block for block in self.blocks if isinstance(block, nn.Linear | Block)]
 
     @property
     def groups(self) -> Tensor:
@@ -43,7 +62,18 @@ class Head(nn.Module):
 
     @property
     def linear(self) -> list[nn.Linear]:
-        return [block for block in self.blocks if isinstance(block, nn.Linear)]
+        """The blocks of a head that is nothing but rows.
+
+        Raises:
+            InputError: another rule than rows gives some of the logits.
+        """
+        rows = [block for block in self.blocks if isinstance(block, nn.Linear)]
+        if len(rows) < len(self.blocks):
+            other = next(type(block).__name__ for block in self.blocks if not isinstance(block, nn.Linear))
+            raise InputError(
+                f"The head is not made of linear rows ({other}), which this needs; go on with the method that made it."
+            )
+        return rows
 
     @property
     def weight(self) -> Tensor:
@@ -102,7 +132,7 @@ class Classifier(nn.Module):
         names, copy_ = self.unknown(names), copy.deepcopy(self)
         if not names:
             return copy_
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), torch.zeros(0))
         width = weight.shape[1] if weight is not None else feature_width(self)
         block = _block(width, len(names), True, parameter)
         with torch.no_grad():
@@ -112,17 +142,26 @@ class Classifier(nn.Module):
         copy_.classes = (*self.classes, *names)
         return copy_
 
+    def headed(self, blocks: Sequence[nn.Linear | Block], classes: Sequence[str]) -> Self:
+        """A copy of the body under another head, on the body's device and in its type."""
+        parameter = next(self.parameters(), torch.zeros(0))
+        head = Head(blocks).to(parameter.device, parameter.dtype).train(self.head.training)
+        copy_ = copy.deepcopy(self, {id(self.head): head})  # the head that goes is not copied
+        copy_.classes = tuple(classes)
+        return copy_
+
     def without(self, names: Sequence[str]) -> Self:
         """A copy without the rows of these classes; every other row keeps its order and its numbers."""
         copy_ = copy.deepcopy(self)
-        blocks, first = [], 0
-        for block in copy_.head.linear:
-            kept = [k for k in range(len(block.weight)) if self.classes[first + k] not in names]
-            first += len(block.weight)
-            if len(kept) == len(block.weight):
+        blocks: list[nn.Linear | Block] = []
+        first = 0
+        for block in copy_.head.parts:
+            kept = [k for k in range(block.out_features) if self.classes[first + k] not in names]
+            first += block.out_features
+            if len(kept) == block.out_features:
                 blocks.append(block)
             elif kept:
-                blocks.append(_rows(block, kept))
+                blocks.append(fewer(block, kept))
         copy_.head.blocks = nn.ModuleList(blocks).train(self.head.training)
         copy_.classes = tuple(name for name in self.classes if name not in names)
         return copy_
@@ -135,7 +174,10 @@ def _block(width: int, rows: int, bias: bool, like: Tensor) -> nn.Linear:
     return block
 
 
-def _rows(block: nn.Linear, kept: list[int]) -> nn.Linear:
+def fewer(block: nn.Linear | Block, kept: list[int]) -> nn.Linear | Block:
+    """A block of these of its classes, in this order."""
+    if isinstance(block, Block):
+        return block.only(kept)
     smaller = _block(block.in_features, len(kept), block.bias is not None, block.weight).train(block.training)
     with torch.no_grad():
         smaller.weight.copy_(block.weight[kept])
@@ -147,7 +189,7 @@ def _rows(block: nn.Linear, kept: list[int]) -> nn.Linear:
 def feature_width(model: Classifier) -> int:
     """D, read from the head, or from the body's ``num_features`` where no class is known yet."""
     if model.head.blocks:
-        return model.head.linear[0].in_features
+        return model.head.parts[0].in_features
     width = getattr(model.body, "num_features", None)
     if not isinstance(width, int):
         raise InputError("A classifier without classes needs a body with an integer attribute num_features; set it.")

@@ -86,7 +86,7 @@ def _look(
     epoch: int,
     what: str,
 ) -> Tensor:
-    device = next(module.parameters()).device
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     order = torch.arange(len(images)).split(BATCH) if len(images) else ()
     # whole batches are dealt out, so that one process and several get the same bits
     first, last = (len(order) * part // world().size for part in (world().rank, world().rank + 1))
