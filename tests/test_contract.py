@@ -38,6 +38,8 @@ EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
 FROZEN = ["glne", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
+ABOVE = ["acwod"]
+"""Methods that move the body, but not its first layer."""
 WITHOUT_TERMS = {"imprint"}
 """Methods in closed form: nothing descends."""
 
@@ -49,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "finetune": FEW_EPOCHS,
     "lwf": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
+    "acwod": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
 }
@@ -90,6 +93,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "statistics": True,
         **RECIPE,
     },
+    "acwod": {"layers": "adapter", "epsilon": 0.9, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
 }
@@ -407,6 +411,7 @@ TERMS = {
     "finetune": {"new"},
     "lwf": {"new", "old"},
     "ewc": {"new", "old"},
+    "acwod": {"new", "old"},
     "joint": {"all"},
     "plain": {"class"},
 }
@@ -625,7 +630,8 @@ def test_fit_leaves_frozen_parts_and_their_batch_norm_statistics_alone() -> None
 def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(name: str) -> None:
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
-    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN)
+    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN + ABOVE)
+    assert torch.equal(grown.body.second.weight, model.body.second.weight) == (name in FROZEN)
 
 
 def test_the_pictures_of_this_page_can_be_told_apart() -> None:
