@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.errors import InputError
@@ -38,7 +39,10 @@ class Adapter(Structure):
         self.beside = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, x: Tensor, *given: Any, **named: Any) -> Tensor:
-        return self.block(x, *given, **named) + self.beside(x)  # type: ignore[no-any-return]
+        found, beside = self.block(x, *given, **named), self.beside(x)
+        if beside.ndim == 4 and beside.shape != found.shape:  # the block pads otherwise
+            beside = F.adaptive_avg_pool2d(beside, found.shape[2:])
+        return found + beside  # type: ignore[no-any-return]
 
     @property
     def inner(self) -> Sequence[nn.Module]:
@@ -129,6 +133,5 @@ def _stride(before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
     if len(before) == len(after) in (2, 3) and before[:-1] == after[:-1]:
         return 0
     if len(before) == len(after) == 4 and before[2] == before[3] and after[2] == after[3]:
-        stride = -(-before[2] // after[3])
-        return stride if -(-before[2] // stride) == after[2] else None
+        return max(1, round(before[2] / after[2]))
     return None
