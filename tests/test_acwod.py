@@ -17,7 +17,7 @@ from classgraft.errors import InputError
 from classgraft.extenders import acwod
 from classgraft.extenders.acwod import ACWOD, SLOPES
 from classgraft.extenders.finetune import Finetune
-from classgraft.losses.soft_targets import old_share
+from classgraft.losses.distillation import old_share
 from classgraft.metrics import evaluation
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation

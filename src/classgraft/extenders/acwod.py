@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from classgraft.data.images import Task
-from classgraft.losses.soft_targets import old_share
+from classgraft.losses.distillation import old_share
 from classgraft.models.adapter import adapted, last_block
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
@@ -84,7 +84,7 @@ class ACWOD(Extender):
                 terms["old"] = epsilon * old_share(logits, said)
             return terms
 
-        fit(grown, objective, images, self.recipe, "learning the new classes", statistics=False)
+        fit(grown, objective, images, self.recipe, "learning", statistics=not model.classes)
         return grown.requires_grad_(True)
 
     def weight(self, model: Classifier, grown: Classifier) -> float:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classgraft.losses.soft_targets import old_share
+from classgraft.losses.distillation import old_share
 
 
 def drawn(batch: int, old: int, new: int) -> tuple[Tensor, Tensor]:
