@@ -56,8 +56,10 @@ class Bench:
         self.base_looks, self.looks, self.most = (2_000, 1_000, 2) if smoke else (400_000, 12_000, 60)
         self.shares, self.epsilons = ((90,), (0.0, 0.3)) if smoke else (SHARES, EPSILONS)
         tiny = data() / "tinyimagenet100"
-        train, test = (api.images_of(open_source(tiny / f"{p}.parquet"), Preparation(32, 32)) for p in ("train", "test"))
-        order = np.random.RandomState(1993).permutation(len(train.classes))  # noqa: NPY002
+        train, test = (
+            api.images_of(open_source(tiny / f"{p}.parquet"), Preparation(32, 32)) for p in ("train", "test")
+        )
+        order = np.random.RandomState(1993).permutation(len(train.classes))
         self.classes = tuple(train.classes[k] for k in order)
         self.learn, self.held = train.of(self.classes).split(0.1, 0)
         self.test = test.of(self.classes)
@@ -159,7 +161,12 @@ def line(x: list[float], y: list[float]) -> dict[str, float]:
     slope, intercept = np.polyfit(over, value, 1) if len(x) > 1 else (0.0, value.mean())
     left, whole = np.square(value - intercept - slope * over).sum(), np.square(value - value.mean()).sum()
     rule = float(over @ value / (over @ over))
-    return {"intercept": float(intercept), "slope": float(slope), "r2": float(1 - left / whole) if whole else 1.0, "rule": rule}
+    return {
+        "intercept": float(intercept),
+        "slope": float(slope),
+        "r2": float(1 - left / whole) if whole else 1.0,
+        "rule": rule,
+    }
 
 
 def main() -> None:
@@ -184,7 +191,7 @@ def main() -> None:
     write(
         "acwod",
         "adaptation strategies against the share of original classes, Tiny-ImageNet-100 at 32 pixels, cifar:resnet20",
-        n={"held": len(bench.held), "test": len(bench.test), "photos a class": PHOTOS, "base a class": 225, "looks": bench.looks},
+        n={"held": len(bench.held), "test": len(bench.test), "photos a class": PHOTOS, "base a class": 225},
         learn=LEARN,
         base=BASE,
         rows=rows,

@@ -255,15 +255,18 @@ def acwod(found: dict[str, Any]) -> str:
         fits.append([name, best, *(f"{fit[key]:.2f}" for key in ("intercept", "slope", "r2", "rule"))])
     n = result["n"]
     head = (
-        f"## Adaptation strategies and the share of original classes\n\n{result['what']}: trained here on {n['base a class']} images"
-        f" of each original class, extended with the other classes of the hundred from {n['photos a class']} images of each and none"
-        f" of the original ones; {n['test']} test images. Epsilon was chosen on {n['held']} held-out training images by the accuracy"
-        f" over all classes. `finetune` and `acwod` at epsilon 0 keep nothing on purpose; `joint` sees {n['photos a class']} images of"
-        " each original class too.\n\n"
+        f"## Adaptation strategies and the share of original classes\n\n{result['what']}: trained here on"
+        f" {n['base a class']} images of each original class, extended with the other classes of the hundred from"
+        f" {n['photos a class']} images of each and none of the original ones; {n['test']} test images. Epsilon was chosen on"
+        f" {n['held']} held-out training images by the accuracy over all classes. `finetune` keeps nothing on purpose;"
+        f" `joint` sees {n['photos a class']} images of each original class too.\n\n"
     )
     table = grid(["method", "original classes, %", "epsilon", "old", "new", "harmonic", "all"], lines)
     shares = ", ".join(f"{share} %" for share in next(iter(result["fits"].values()))["shares"])
-    line = "\n\n### Best epsilon on a straight line\n\nChosen on the held-out images by accuracy over all classes, or by harmonic mean.\n\n"
+    line = (
+        "\n\n### Best epsilon on a straight line\n\n"
+        "Chosen on the held-out images by accuracy over all classes, or by harmonic mean.\n\n"
+    )
     columns = ["layers", f"best epsilon at {shares}", "intercept", "slope", "R squared", "slope through zero"]
     figure = "\n\n![Best epsilon over the share of original classes](acwod.svg)"
     return head + table + line + grid(columns, fits) + figure + f"\n\n{basis(result)}"
@@ -279,13 +282,17 @@ def acwod_plot(result: dict[str, Any]) -> str:
         series.append((f"{layers}, R² {fit['r2']:.2f}", points, (ends[0], ends[1])))
     x, y = ({tick: f"{tick:g}" for tick in plots.ticks(0, most)} for most in (1, 0.8))
     drawn = plots.lines(series, "Best epsilon", x, y, ("share of original classes", "best epsilon"))
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", STYLE + "<title>", 1) + "\n"
+    return (
+        drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", STYLE + "<title>", 1)
+        + "\n"
+    )
 
 
 STYLE = (
     "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}.dot{stroke:#fff}"
     + "".join(
-        f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}" for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195"), 1)
+        f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}"
+        for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195"), 1)
     )
     + "</style>"
 )

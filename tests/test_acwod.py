@@ -183,7 +183,7 @@ def test_a_term_of_no_weight_is_left_out(epsilon: float, monkeypatch: pytest.Mon
 )
 def test_only_the_chosen_layers_move_and_no_statistics(layers: Any, moved: set[str]) -> None:
     grown = method(layers=layers, epsilon=0.3).extend(base(), None, task())
-    before = {key: value for key, value in base().body.state_dict().items()}
+    before = base().body.state_dict()
     after = {key.replace("last.block.", "last."): value for key, value in grown.body.state_dict().items()}
     changed = {key for key, value in before.items() if not torch.equal(after[key], value)}
     assert {key.split(".")[0] for key in changed} == moved
@@ -221,7 +221,9 @@ def test_every_choice_keeps_the_contract_of_a_method(layers: Any) -> None:
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_the_old_network_is_asked_what_it_said_of_the_same_pictures(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_network_is_asked_what_it_said_of_the_same_pictures(
+    layers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Remembered answers (no augmentation) and answers to a batch, against the old network itself."""
     model, checked = base(), 0
 

@@ -126,7 +126,12 @@ def test_a_tree_of_json_builds_the_network_again() -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"kind": "os.system"}, "os.system"), ({"hidden": 10**12}, "size"), ({"hidden": True}, "size"), ({"hidden": "x"}, "x")],
+    [
+        ({"kind": "os.system"}, "os.system"),
+        ({"hidden": 10**12}, "size"),
+        ({"hidden": True}, "size"),
+        ({"hidden": "x"}, "x"),
+    ],
 )
 def test_a_tree_that_no_classgraft_wrote_is_refused(change: dict[str, Any], word: str) -> None:
     part = {"kind": "adapter", "inside": 4, "outside": 4, "hidden": 1, "stride": 1, "inner": [PLAIN], **change}

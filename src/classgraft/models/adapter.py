@@ -56,8 +56,8 @@ class Adapter(Structure):
 def _layer(inside: int, outside: int, kernel: int, stride: int) -> nn.Module:
     """Without values yet; no random number is drawn."""
     if stride:
-        return nn.utils.skip_init(nn.Conv2d, inside, outside, kernel, stride, kernel // 2)
-    return nn.utils.skip_init(nn.Linear, inside, outside)
+        return nn.utils.skip_init(nn.Conv2d, inside, outside, kernel, stride, kernel // 2)  # type: ignore[no-any-return]
+    return nn.utils.skip_init(nn.Linear, inside, outside)  # type: ignore[no-any-return]
 
 
 def last_block(body: nn.Module) -> str:
@@ -118,11 +118,11 @@ def adapted(body: nn.Module, name: str, images: Tensor, seed: int) -> Adapter:
     channel = 1 if stride else -1
     inside, outside = shapes[0][channel], shapes[1][channel]
     adapter = Adapter([block], inside, outside, max(1, outside // REDUCTION), stride)
-    first, last = adapter.beside[0], adapter.beside[2]
     with torch.no_grad():
-        for parameter in (first.bias, last.weight, last.bias):
+        for parameter in adapter.beside.parameters():
             parameter.zero_()
-    nn.init.kaiming_normal_(first.weight, generator=torch.Generator().manual_seed(seed))
+    first = next(adapter.beside.parameters())
+    nn.init.kaiming_normal_(first, generator=torch.Generator().manual_seed(seed))
     adapter.beside.to(images.device).train(block.training)
     with_part(body, name, adapter.train(block.training))
     return adapter

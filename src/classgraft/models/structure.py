@@ -60,7 +60,9 @@ def build(tree: Spec, plain: nn.Module) -> nn.Module:
             module = with_part(module, name, build(part, module.get_submodule(name)))
         return module
     if tree["kind"] not in kinds:
-        raise InputError(f"it has a part of the kind '{tree['kind']}', which this classgraft does not know; upgrade it.")
+        raise InputError(
+            f"it has a part of the kind '{tree['kind']}', which this classgraft does not know; upgrade it."
+        )
     settings = {key: _size(value) for key, value in tree.items() if key not in ("kind", "inner")}
     return kinds[tree["kind"]]([build(part, plain) for part in tree["inner"]], **settings)
 
