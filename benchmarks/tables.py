@@ -15,6 +15,7 @@ from typing import Any
 from record import RESULTS
 
 from classgraft.metrics import student_interval
+from classgraft.report import plots
 
 ROOT = Path(__file__).parents[1]
 SHOTS = (1, 5, 20)
@@ -23,8 +24,10 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    sections = [section(found) for section in (flowers_test, flowers_development, exact, cost, small, speed)]
+    sections = [section(found) for section in (flowers_test, flowers_development, exact, cost, small, acwod, speed)]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
+    if "acwod" in found:
+        pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
     readme = (ROOT / "README.md").read_text("utf-8")
     before, _, rest = readme.partition("<!-- flowers -->")
     pages[ROOT / "README.md"] = (
@@ -226,6 +229,73 @@ def small(found: dict[str, Any]) -> str:
         lines.append([network, method, str(shots), *(over(draws, key) for key in keys), str(len(draws))])
     head = f"## Small networks\n\n{found['small']['what']}.\n\n"
     return head + grid(["network", "method", "photos", *keys, "draws"], lines) + f"\n\n{basis(found['small'])}"
+
+
+STRATEGIES = ("all", "last-block", "adapter", "head")
+
+
+def acwod(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/acwod.py."""
+    if "acwod" not in found:
+        return ""
+    result = found["acwod"]
+    rows = [row for row in result["rows"] if row["part"] == "test"]
+    lines = []
+    for share in sorted({row["share"] for row in rows}):
+        at_share = [row for row in rows if row["share"] == share]
+        for method, layers in dict.fromkeys((row["method"], row.get("layers")) for row in at_share):
+            draws = [row for row in at_share if (row["method"], row.get("layers")) == (method, layers)]
+            shown = [{key: 100 * row[key] for key in ("old", "new", "harmonic", "all")} for row in draws]
+            epsilon = f"{draws[0]['epsilon']:g}" if layers else "-"
+            name = f"{method}, {layers}" if layers else method
+            lines.append([name, str(share), epsilon, *(over(shown, key) for key in ("old", "new", "harmonic", "all"))])
+    fits = []
+    for name, fit in result["fits"].items():
+        best = ", ".join(f"{epsilon:g}" for epsilon in fit["epsilons"])
+        fits.append([name, best, *(f"{fit[key]:.2f}" for key in ("intercept", "slope", "r2", "rule"))])
+    n = result["n"]
+    head = (
+        f"## Adaptation strategies and the share of original classes\n\n{result['what']}: trained here on"
+        f" {n['base a class']} images of each original class, extended with the other classes of the hundred from"
+        f" {n['photos a class']} images of each and none of the original ones; {n['test']} test images. Epsilon was chosen on"
+        f" {n['held']} held-out training images by the accuracy over all classes. `finetune` keeps nothing on purpose;"
+        f" `joint` sees {n['photos a class']} images of each original class too.\n\n"
+    )
+    table = grid(["method", "original classes, %", "epsilon", "old", "new", "harmonic", "all"], lines)
+    shares = ", ".join(f"{share} %" for share in next(iter(result["fits"].values()))["shares"])
+    line = (
+        "\n\n### Best epsilon on a straight line\n\n"
+        "Chosen on the held-out images by accuracy over all classes, or by harmonic mean.\n\n"
+    )
+    columns = ["layers", f"best epsilon at {shares}", "intercept", "slope", "R squared", "slope through zero"]
+    figure = "\n\n![Best epsilon over the share of original classes](acwod.svg)"
+    return head + table + line + grid(columns, fits) + figure + f"\n\n{basis(result)}"
+
+
+def acwod_plot(result: dict[str, Any]) -> str:
+    """The poster's figure: best epsilon over the share of original classes, a line a strategy."""
+    series = []
+    for layers in STRATEGIES:
+        fit = result["fits"][f"{layers}, by all"]
+        ends = tuple((share / 100, fit["intercept"] + fit["slope"] * share / 100) for share in (0, 100))
+        points = [(share / 100, epsilon) for share, epsilon in zip(fit["shares"], fit["epsilons"], strict=True)]
+        series.append((f"{layers}, R² {fit['r2']:.2f}", points, (ends[0], ends[1])))
+    x, y = ({tick: f"{tick:g}" for tick in plots.ticks(0, most)} for most in (1, 0.8))
+    drawn = plots.lines(series, "Best epsilon", x, y, ("share of original classes", "best epsilon"))
+    return (
+        drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", STYLE + "<title>", 1)
+        + "\n"
+    )
+
+
+STYLE = (
+    "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}.dot{stroke:#fff}"
+    + "".join(
+        f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}"
+        for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195"), 1)
+    )
+    + "</style>"
+)
 
 
 def speed(found: dict[str, Any]) -> str:

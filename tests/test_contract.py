@@ -40,6 +40,8 @@ FROZEN = ["glne", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
 """Methods that make a new head from statistics of every class, on a frozen body."""
+ABOVE = ["acwod"]
+"""Methods that move the body, but not its first layer."""
 WITHOUT_TERMS = {"imprint", *STATISTICS}
 """Methods in closed form: nothing descends."""
 
@@ -51,6 +53,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "finetune": FEW_EPOCHS,
     "lwf": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
+    "acwod": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
     "ranpac": {"width": 24},
@@ -94,6 +97,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "statistics": True,
         **RECIPE,
     },
+    "acwod": {"layers": "adapter", "epsilon": 0.9, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
     "ncm": {"metric": "euclidean"},
@@ -416,6 +420,7 @@ TERMS = {
     "finetune": {"new"},
     "lwf": {"new", "old"},
     "ewc": {"new", "old"},
+    "acwod": {"new", "old"},
     "joint": {"all"},
     "plain": {"class"},
 }
@@ -634,7 +639,8 @@ def test_fit_leaves_frozen_parts_and_their_batch_norm_statistics_alone() -> None
 def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(name: str) -> None:
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
-    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN + STATISTICS)
+    assert torch.equal(grown.body.first.weight, model.body.first.weight) == (name in FROZEN + STATISTICS + ABOVE)
+    assert torch.equal(grown.body.second.weight, model.body.second.weight) == (name in FROZEN + STATISTICS)
 
 
 def test_the_pictures_of_this_page_can_be_told_apart() -> None:

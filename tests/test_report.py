@@ -348,3 +348,16 @@ def test_row_plots_measure_from_the_axis() -> None:
 
 def test_colours_go_round() -> None:
     assert plots.colour(0) == plots.colour(plots.COLOURS) != plots.colour(1)
+
+
+def test_points_and_their_lines_are_drawn_where_they_belong() -> None:
+    x, y = ({tick: f"{tick:g}" for tick in (0.0, 1.0)} for _ in range(2))
+    series = [(name, [(0.0, 0.0), (1.0, 1.0)], ((0.0, 0.0), (1.0, 1.0))) for name in HOSTILE]
+    svg = ET.fromstring(plots.lines(series, "title", x, y, ("over", "up")))
+    dots = [node for node in svg if node.tag == "circle"]
+    assert len(dots) == 3 * len(HOSTILE)  # two points and a key each
+    first, second = dots[0].attrib, dots[1].attrib
+    assert float(first["cx"]) < float(second["cx"])
+    assert float(first["cy"]) > float(second["cy"])  # pixels count downwards
+    found = [node.attrib["points"].split() for node in svg.iter("polyline")]
+    assert {len(points) for points in found} == {2}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
+from classgraft.models import structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
@@ -85,10 +86,14 @@ class Bundle:
         config, changed = self.undone[-1]
         with _damaged("The record of the step before"):
             tensors = {**_tensors(self), **changed}
+            plain = structure.plain(self.model.body)
+            body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
+            for name in self.model.body.state_dict().keys() - body.state_dict().keys():
+                del tensors[name]  # of a structure that the step added
             rows = sum(config["graft"]["rows"])
             for name in (f"{self.head}.weight", f"{self.head}.bias"):
                 tensors[name] = tensors[name][:rows]
-            earlier = _assembled(config, tensors, self.model.body, "the step before")
+            earlier = _assembled(config, tensors, plain, "the step before")
         return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
 
 
@@ -236,7 +241,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm"
+        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -263,10 +268,10 @@ Classes: {shown}.
 
 def _configuration(bundle: Bundle) -> dict[str, Any]:
     """timm's keys for the plain network, and under ``graft`` what timm does not know."""
-    preparation, classes = bundle.preparation, bundle.classes
+    preparation, classes, tree = bundle.preparation, bundle.classes, _tree(bundle)
     return {
         "format": FORMAT,
-        "architecture": bundle.architecture.name,
+        **({"architecture": bundle.architecture.name} if tree == structure.PLAIN else {}),
         "num_classes": len(classes),
         "num_features": bundle.model.head.linear[0].in_features if classes else None,
         "model_args": dict(bundle.architecture.arguments),
@@ -289,8 +294,14 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
             "rows": list(bundle.model.head.rows),
             "added": list(bundle.added),
             "undo": len(bundle.undone),
+            **({} if tree == structure.PLAIN else {"body": tree}),
         },
     }
+
+
+def _tree(bundle: Bundle) -> structure.Spec:
+    """Which parts of the network are not those of the plain one."""
+    return structure.spec(bundle.model.body)
 
 
 def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Module | None, what: str) -> Bundle:
@@ -309,6 +320,7 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
             f"{what} holds a network given from Python ({architecture.name}); load it there with network=."
         )
     body = headless(architecture.build(len(classes)) if network is None else network, graft["head"])
+    body = structure.build(graft.get("body", structure.PLAIN), body)
     weight, bias = tensors[f"{graft['head']}.weight"], tensors[f"{graft['head']}.bias"]
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)
@@ -341,7 +353,8 @@ def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, T
     return {
         name: value
         for name, value in before.items()
-        if after[name].shape[1:] != value.shape[1:]
+        if name not in after
+        or after[name].shape[1:] != value.shape[1:]
         or (value.ndim == 0 and not torch.equal(after[name], value))
         or (value.ndim > 0 and not torch.equal(after[name][: len(value)], value))
     }

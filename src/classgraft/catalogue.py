@@ -55,6 +55,13 @@ ENTRIES = (
     Entry(
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
+    Entry(
+        "acwod",
+        "extend",
+        "classgraft.extenders.acwod",
+        "ACWOD",
+        "chosen layers learn; a share of each target is what the old network says",
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry(
         "ncm", "extend", "classgraft.extenders.ncm", "NearestClassMean", "frozen network, the nearest class mean wins"
@@ -85,6 +92,7 @@ RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
     "confidence": (0, 1),
+    "epsilon": (0, 1),
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
@@ -150,6 +158,8 @@ def _typed(method: str, kind: type, name: str, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise InputError(f"The setting {name} of {method} is a list, not {value!r}; write [0.6, 0.85].")
         return tuple(_of_type(method, get_args(hint)[0], name, part) for part in value)
+    if type(None) in get_args(hint):
+        return None if value is None else _of_type(method, get_args(hint)[0], name, value)
     return _of_type(method, hint, name, value)
 
 

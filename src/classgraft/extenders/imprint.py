@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
 from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
-from classgraft.training.views import look
+from classgraft.training.views import imprinted
 from classgraft.verbs import Extender
 
 
@@ -32,9 +29,4 @@ class Imprint(Extender):
         names = model.unknown(task.classes)
         if not names:
             return model.grown(()).eval()
-        features, labels = look(model, task.train.of(names), self.views, self.seed)
-        directions = F.normalize(features, dim=2).mean(1)
-        sums = torch.zeros(len(names), features.shape[2]).index_add_(0, labels, directions)
-        length = model.head.weight.norm(dim=1).mean().cpu() if model.classes else torch.tensor(1.0)
-        level = float(model.head.bias.mean()) if model.classes else 0.0
-        return model.grown(names, F.normalize(sums, dim=1) * length, torch.full((len(names),), level)).eval()
+        return model.grown(names, *imprinted(model, task.train, names, self.views, self.seed)).eval()

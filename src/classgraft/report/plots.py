@@ -111,6 +111,34 @@ def trade(curves: Sequence[Curve], window: Window = ((0.0, 1.0), (0.0, 1.0))) ->
     return _text(plot.svg)
 
 
+def lines(
+    series: Sequence[tuple[str, Sequence[Point], tuple[Point, Point]]],
+    title: str,
+    x: Mapping[float, str],
+    y: Mapping[float, str],
+    labels: tuple[str, str],
+) -> str:
+    """Named points, each with the straight line through them from one point to another.
+
+    Args:
+        series: (name, points, (start, end) of the line).
+        title: of the whole.
+        x: labels by tick; the axis ends with them.
+        y: likewise.
+        labels: of the axes, x then y.
+    """
+    plot = _axes(title, (560, 400), x, y, *labels)
+    for k, (name, points, (start, end)) in enumerate(series):
+        _put(plot.inside, "polyline", class_=f"line {colour(k)}", points=plot.path((start, end)))
+        for point in points:
+            at = plot.place(point)
+            mark = _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + at["x"], cy=_TOP + at["y"], r=5)
+            _put(mark, "title", f"{isolated(name)}: {point[0]:g}, {point[1]:g}")
+        _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + 14, cy=_TOP + 14 + 18 * k, r=5)
+        _put(plot.svg, "text", shortened(name, 40), class_="halo", x=_LEFT + 24, y=_TOP + 18 + 18 * k)
+    return _text(plot.svg)
+
+
 def ranked(values: Sequence[float], title: str, label: str) -> str:
     """Numbers in ascending order as one area each side of zero: how many classes, and by how much."""
     values = sorted(values)

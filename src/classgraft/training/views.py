@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from classgraft.data.augment import Augment, centre, flip, resized_crop_flip
@@ -23,6 +24,22 @@ def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tens
         for number, augment in enumerate(augments)
     ]
     return torch.stack(seen, 1), photos.labels
+
+
+def imprinted(
+    model: Classifier, photos: Images, names: tuple[str, ...], views: int = 1, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Rows (N, D) and biases (N,) for new classes: the mean direction of their photos' features.
+
+    At the old rows' mean length and mean bias (1 and 0 where there are none), so that old and new compete at once.
+    Qi, Brown, Lowe: Low-Shot Learning with Imprinted Weights, CVPR 2018, arXiv 1712.07136, section 3.2.
+    """
+    features, labels = look(model, photos.of(names), views, seed)
+    directions = F.normalize(features, dim=2).mean(1)
+    sums = torch.zeros(len(names), features.shape[2]).index_add_(0, labels, directions)
+    length = model.head.weight.norm(dim=1).mean().cpu() if model.classes else torch.tensor(1.0)
+    level = float(model.head.bias.mean()) if model.classes else 0.0
+    return F.normalize(sums, dim=1) * length, torch.full((len(names),), level)
 
 
 def _mirror(pixels: Tensor, size: int, draws: Tensor) -> Tensor:
