@@ -49,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "finetune": FEW_EPOCHS,
     "lwf": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
+    "mas": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
 }
@@ -90,6 +91,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "statistics": True,
         **RECIPE,
     },
+    "mas": {"strength": 0.1, "images": 9, "softmax": "heads", "statistics": True, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
 }
@@ -407,6 +409,7 @@ TERMS = {
     "finetune": {"new"},
     "lwf": {"new", "old"},
     "ewc": {"new", "old"},
+    "mas": {"new", "old"},
     "joint": {"all"},
     "plain": {"class"},
 }

@@ -55,6 +55,9 @@ ENTRIES = (
     Entry(
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
+    Entry(
+        "mas", "extend", "classgraft.extenders.mas", "MAS", "holds weights that its answers hang on; needs no labels"
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
 )

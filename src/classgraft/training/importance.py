@@ -22,7 +22,7 @@ class Importance:
     """Of each weight, at least 0, of the same shape."""
 
 
-def first(model: nn.Module, importance: dict[str, Tensor]) -> Importance:
+def around(model: nn.Module, importance: dict[str, Tensor]) -> Importance:
     """Around the weights as they are."""
     anchor = {name: model.get_parameter(name).detach().cpu().clone() for name in importance}
     return Importance(anchor, {name: part.cpu() for name, part in importance.items()})
