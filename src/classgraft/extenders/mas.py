@@ -47,7 +47,7 @@ class MAS(Extender):
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Importance:
         images = (task.unlabelled or task.train).some(self.images, self.recipe.seed)
         groups = model.head.groups if self.softmax == "heads" else 0 * model.head.groups
-        own = groups[[model.classes.index(name) for name in task.classes]]
+        own = groups[[model.classes.index(name) for name in task.classes if name in model.classes]]
         rows = torch.nonzero(torch.isin(groups, own))[:, 0]
 
         def squares(logits: Tensor, target: Tensor) -> Tensor:
