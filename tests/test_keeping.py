@@ -24,7 +24,7 @@ from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
 AS_IT_IS = Preparation(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-RECIPE = Recipe(epochs=8, batch_size=32, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(), augment="none")
+RECIPE = Recipe(epochs=15, batch_size=32, optimiser="adamw", lr=3e-3, weight_decay=0.0, milestones=(), augment="none")
 DIGITS = tuple("0123456789")
 OLD, NEW = DIGITS[:5], DIGITS[5:]
 
@@ -85,13 +85,14 @@ def tasks(method: Extender, count: int = 3) -> tuple[float, float]:
 
 
 def test_lwf_keeps_the_old_head_where_finetuning_loses_it() -> None:
-    fast = replace(RECIPE, lr=5e-3)
     train, test = digits()
+    fast = replace(RECIPE, lr=0.02)
     found = {}
     for strength in (0.0, 1.0, 10.0):
         method = LwF(softmax="heads", strength=strength, recipe=fast)
         grown = method.extend(trained(), None, Task(NEW, train.of(NEW)))
         found[strength] = right(grown, test.of(OLD), OLD), right(grown, test.of(NEW), NEW)
+    print(found)
     assert found[1.0][0] > found[0.0][0] + 0.03
     assert found[10.0][0] >= found[1.0][0] - 0.02
     assert min(new for _, new in found.values()) > 0.9
@@ -138,7 +139,7 @@ def test_the_warm_up_moves_the_new_rows_alone() -> None:
     grown = LwF(warm_up=1.0, statistics=True, recipe=RECIPE).extend(start, None, Task(NEW, train.of(NEW)))
     before, after = start.state_dict(), grown.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    assert float(grown.head.linear[1].weight.abs().max()) > 0
+    assert grown.head.linear[1].weight.abs().max().item() > 0
 
 
 def test_softmax_sides_and_heads_part_only_when_there_are_two_old_heads() -> None:
@@ -174,23 +175,25 @@ def test_at_strength_zero_each_is_finetuning_bit_for_bit(method: Any) -> None:
 
 
 @cache
-def finetuned() -> float:
-    return tasks(Finetune(recipe=RECIPE))[0]
+def controls() -> float:
+    """The better of fine-tuning and plain L2."""
+    plain = EWC(strength=0.003, fisher="identity", recipe=RECIPE)
+    return max(tasks(Finetune(recipe=RECIPE))[0], tasks(plain)[0])
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        EWC(strength=1000.0, images=200, recipe=RECIPE),
-        EWC(strength=1000.0, images=0, fisher="sampled", recipe=RECIPE),
-        EWC(strength=1000.0, images=200, online=True, recipe=RECIPE),
-        MAS(strength=0.3, recipe=RECIPE),
+        EWC(strength=100.0, images=200, recipe=RECIPE),
+        EWC(strength=100.0, images=0, fisher="sampled", recipe=RECIPE),
+        EWC(strength=100.0, images=200, online=True, recipe=RECIPE),
+        MAS(strength=0.01, recipe=RECIPE),
     ],
     ids=["exact", "sampled", "online", "mas"],
 )
-def test_permuted_digits_are_kept_better_than_by_finetuning(method: Any) -> None:
+def test_permuted_digits_are_kept_better_than_by_finetuning_and_by_plain_l2(method: Any) -> None:
     kept, last = tasks(method)
-    assert kept > finetuned() + 0.04
+    assert kept > controls() + 0.05
     assert last > 0.8
 
 
@@ -207,5 +210,5 @@ def test_importance_that_belongs_to_other_weights_keeps_less() -> None:
 
             return replace(kept, importance={name: dealt(part) for name, part in kept.importance.items()})
 
-    settings: dict[str, Any] = {"strength": 1000.0, "images": 200, "online": True, "recipe": RECIPE}
+    settings: dict[str, Any] = {"strength": 100.0, "images": 200, "online": True, "recipe": RECIPE}
     assert tasks(EWC(**settings))[0] > tasks(Shuffled(**settings))[0] + 0.02

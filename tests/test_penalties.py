@@ -108,7 +108,7 @@ def test_the_quadratic_and_its_gradient_equal_those_of_plain_sums_in_any_layout(
 def test_at_the_anchors_the_quadratic_and_its_gradient_are_zero() -> None:
     now = [part.requires_grad_() for part in weights(0)]
     found = quadratic(now, [part.detach().clone() for part in now], [part.abs().detach() for part in now])
-    assert float(found) == 0
+    assert found.item() == 0
     assert all(float(part.abs().max()) == 0 for part in torch.autograd.grad(found, now))
 
 
