@@ -54,6 +54,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lwf": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
     "acwod": FEW_EPOCHS,
+    "mas": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
     "plain": FEW_EPOCHS,
     "ranpac": {"width": 24},
@@ -98,6 +99,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         **RECIPE,
     },
     "acwod": {"layers": "adapter", "epsilon": 0.9, **RECIPE},
+    "mas": {"strength": 0.1, "images": 9, "softmax": "heads", "statistics": True, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
     "plain": RECIPE,
     "ncm": {"metric": "euclidean"},
@@ -421,6 +423,7 @@ TERMS = {
     "lwf": {"new", "old"},
     "ewc": {"new", "old"},
     "acwod": {"new", "old"},
+    "mas": {"new", "old"},
     "joint": {"all"},
     "plain": {"class"},
 }

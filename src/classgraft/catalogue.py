@@ -62,6 +62,9 @@ ENTRIES = (
         "ACWOD",
         "chosen layers learn; a share of each target is what the old network says",
     ),
+    Entry(
+        "mas", "extend", "classgraft.extenders.mas", "MAS", "holds weights that its answers hang on; needs no labels"
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry(
         "ncm", "extend", "classgraft.extenders.ncm", "NearestClassMean", "frozen network, the nearest class mean wins"

@@ -110,6 +110,12 @@ class Images:
         kept = [np.sort(generator.permutation(rows)[:count]) for rows in kept]
         return self.subset(torch.from_numpy(np.concatenate(kept)))
 
+    def some(self, count: int, seed: int) -> Images:
+        """At most ``count`` images, drawn by the seed whatever their class, in their order; 0: all."""
+        if not 0 < count < len(self):
+            return self
+        return self.subset(torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(self))[:count])))
+
     def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
         """Two parts, the second with ``fraction`` of each class (at least one image where it has two or more)."""
         generator = np.random.default_rng(seed)

@@ -13,14 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.losses.classification import cross_entropy_among
 from classgraft.models.classifier import Classifier
 from classgraft.training.fisher import Kind, fisher_information
-from classgraft.training.importance import Importance, first, holding, moved, summed
+from classgraft.training.importance import Importance, around, holding, moved, summed
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
@@ -50,12 +48,9 @@ class EWC(Extender):
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Importance:
         before = memory if isinstance(memory, Importance) else None
-        images = task.train.of(model.classes)
-        if 0 < self.images < len(images):
-            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.recipe.seed))
-            images = images.subset(order[: self.images].sort().values)
+        images = task.train.of(model.classes).some(self.images, self.recipe.seed)
         groups = model.head.groups if self.softmax == "heads" else None
-        now = first(model, fisher_information(model, images, self.fisher, groups, self.recipe.seed))
+        now = around(model, fisher_information(model, images, self.fisher, groups, self.recipe.seed))
         return (moved if self.online else summed)(before, now, self.decay)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:

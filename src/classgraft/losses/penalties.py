@@ -18,7 +18,8 @@ def quadratic(weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: 
     Args:
         weights: tensors of any shapes.
         anchors: where they should be, of the same shapes, without gradient.
-        importance: of the same shapes, without gradient.
+        importance: at least 0, of the same shapes, without gradient. On a GPU all three in the same memory layout are
+            quickest.
     """
     return _Quadratic.apply(anchors, importance, *weights)  # type: ignore[no-any-return]
 
@@ -30,7 +31,7 @@ class _Quadratic(torch.autograd.Function):
         pull = torch._foreach_mul(moved, list(importance))
         ctx.save_for_backward(*pull)
         torch._foreach_mul_(moved, pull)
-        return torch.stack([part.sum() for part in moved]).sum()
+        return torch.stack(torch._foreach_norm(moved, 1)).sum()  # nothing in it is below 0
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Importance:
     """Of each weight, at least 0, of the same shape."""
 
 
-def first(model: nn.Module, importance: dict[str, Tensor]) -> Importance:
+def around(model: nn.Module, importance: dict[str, Tensor]) -> Importance:
     """Around the weights as they are."""
     anchor = {name: model.get_parameter(name).detach().cpu().clone() for name in importance}
     return Importance(anchor, {name: part.cpu() for name, part in importance.items()})
@@ -64,9 +65,14 @@ def holding(model: nn.Module, memory: Importance, strength: float, lr: float) ->
     if bad := [name for name, part in memory.anchor.items() if getattr(parameters.get(name), "shape", 0) != part.shape]:
         raise InputError(f"What was remembered does not fit the network (its part '{bad[0]}'); remember it again.")
     weights = [parameters[name] for name in memory.anchor]
-    anchors = [memory.anchor[name].to(weight.device) for name, weight in zip(memory.anchor, weights, strict=True)]
-    pulls = [
-        (strength * memory.importance[name]).clamp(max=0.5 / lr).to(weight.device)
-        for name, weight in zip(memory.anchor, weights, strict=True)
-    ]
-    return lambda: quadratic(weights, anchors, pulls)
+    limit = 0.5 / max(lr, 1e-9)
+
+    @functools.cache
+    def parts() -> tuple[list[Tensor], list[Tensor]]:
+        """Anchors and pulls where the weights are and in their layout, which is settled when the run starts."""
+        like = [torch.empty_like(weight, requires_grad=False) for weight in weights]
+        anchors = [part.copy_(memory.anchor[name]) for name, part in zip(memory.anchor, like, strict=True)]
+        pulls = [(strength * memory.importance[name]).clamp(max=limit) for name in memory.anchor]
+        return anchors, [torch.empty_like(part).copy_(pull) for part, pull in zip(like, pulls, strict=True)]
+
+    return lambda: quadratic(weights, *parts())
