@@ -56,6 +56,41 @@ ENTRIES = (
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
+    Entry(
+        "exemplars",
+        "extend",
+        "classgraft.extenders.exemplars",
+        "Replay",
+        "everything learns from new images and kept ones of the old classes",
+    ),
+    Entry(
+        "icarl",
+        "extend",
+        "classgraft.extenders.icarl",
+        "ICaRL",
+        "exemplars, distillation, nearest mean of exemplars",
+    ),
+    Entry(
+        "wa",
+        "extend",
+        "classgraft.extenders.wa",
+        "WeightAligning",
+        "exemplars, distillation, new rows scaled to the old ones' length",
+    ),
+    Entry(
+        "bic",
+        "extend",
+        "classgraft.extenders.bic",
+        "BiasCorrection",
+        "exemplars, distillation, new logits corrected on held-out images",
+    ),
+    Entry(
+        "podnet",
+        "extend",
+        "classgraft.extenders.podnet",
+        "PODNet",
+        "exemplars, intermediate maps held in place, several proxies a class",
+    ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
 )
 
@@ -64,9 +99,12 @@ RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
     "confidence": (0, 1),
+    "exemplars": (1, math.inf),
+    "held_out": (0, 1),
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
+    "proxies": (1, math.inf),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""

@@ -24,3 +24,15 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, squared: 
     soft, target = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
     loss = F.kl_div(soft, target, reduction="batchmean", log_target=True)
     return loss * temperature**2 if squared else loss
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over images of the sum over classes of -t log s - (1 - t) log(1 - s), s the sigmoid of the logit.
+
+    Rebuffi et al.: iCaRL, arXiv 1611.07725, algorithm 3: the same form for labels and for remembered answers.
+
+    Args:
+        logits: (B, K); K may be 0.
+        targets: t (B, K) in 0..1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
