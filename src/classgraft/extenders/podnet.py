@@ -110,7 +110,7 @@ class PODNet(Extender):
         features, length = F.normalize(answers(body, images), dim=1), 1.0
         if known:
             found[: len(known.proxies)] = known.proxies.detach().cpu()
-            length = float(known.proxies.norm(dim=2).mean())
+            length = float(known.proxies.detach().norm(dim=2).mean())
         for k in range(len(known.proxies) if known else 0, len(found)):
             own = features[images.labels == k]
             if len(own):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def pooled(maps: Tensor) -> Tensor:
     """Sums of squares over the height beside sums over the width, at unit length: (B, C, H, W) to (B, C (W + H))."""
-    squares = maps.float().square()
+    squares = maps.to(torch.promote_types(maps.dtype, torch.float32)).square()
     return F.normalize(torch.cat([squares.sum(2).flatten(1), squares.sum(3).flatten(1)], 1), dim=1)
 
 
