@@ -179,6 +179,8 @@ def test_images_that_stream_are_read_and_file_names_forgotten() -> None:
 
 
 def test_the_seed_decides_a_random_choice() -> None:
-    chosen = [keep(None, BODY, CLASSES, images(60), Budget(9, "images", False, seed)).images.pixels for seed in (0, 0, 1)]
+    chosen = [
+        keep(None, BODY, CLASSES, images(60), Budget(9, "images", False, seed)).images.pixels for seed in (0, 0, 1)
+    ]
     assert torch.equal(chosen[0], chosen[1])
     assert not torch.equal(chosen[0], chosen[2])

@@ -89,9 +89,7 @@ class Budget:
     """Of the random choice."""
 
 
-def keep(
-    memory: object | None, body: nn.Module, classes: tuple[str, ...], train: Images, budget: Budget
-) -> Exemplars:
+def keep(memory: object | None, body: nn.Module, classes: tuple[str, ...], train: Images, budget: Budget) -> Exemplars:
     """The exemplars after a task: those of its classes chosen from its images, the earlier ones cut to their share.
 
     Args:
