@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classgraft.losses.distillation import sigmoid_cross_entropy, soft_cross_entropy
+from classgraft.losses.distillation import distillation, sigmoid_cross_entropy
 from classgraft.losses.podnet import neighbourhood, pooled, pooled_distance, turned
 
 
@@ -18,42 +18,46 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# -- soft cross-entropy ---------------------------------------------------------------------------------------------
+# -- distillation ---------------------------------------------------------------------------------------------------
 
 
-def test_soft_cross_entropy_worked_by_hand() -> None:
-    # at T = 2 the targets' logits 2 log 3 and 0 become 3/4 and 1/4, the logits 0 and 0 become 1/2 each: log 2;
-    # the second image: the same targets against the same logits: -(3/4 log 3/4 + 1/4 log 1/4)
-    targets = torch.tensor([[2 * math.log(3), 0.0]] * 2)
-    logits = torch.tensor([[0.0, 0.0], [2 * math.log(3), 0.0]])
-    expected = (math.log(2) - 0.75 * math.log(0.75) - 0.25 * math.log(0.25)) / 2
-    assert float(soft_cross_entropy(logits, targets, 2.0)) == pytest.approx(expected, rel=1e-6)
+def test_distillation_worked_by_hand() -> None:
+    # at T = 2 the teacher's logits 2 log 3 and 0 become 3/4 and 1/4, the student's 0 and 0 become 1/2 each:
+    # 3/4 log 3/2 + 1/4 log 1/2; the second student agrees: 0. Multiplied by T squared it is four times as much
+    teacher = torch.tensor([[2 * math.log(3), 0.0]] * 2)
+    student = torch.tensor([[0.0, 0.0], [2 * math.log(3), 0.0]])
+    expected = (0.75 * math.log(1.5) - 0.25 * math.log(2)) / 2
+    assert float(distillation(student, teacher, 2.0)) == pytest.approx(expected, rel=1e-6)
+    assert float(distillation(student, teacher, 2.0, squared=True)) == pytest.approx(4 * expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
-def test_soft_cross_entropy_equals_powers_of_probabilities(temperature: float) -> None:
+def test_distillation_equals_powers_of_probabilities(temperature: float) -> None:
     """Li and Hoiem write the temperature as a power 1/T of the probabilities, made to sum to one again."""
-    logits, targets = drawn(6, 4), drawn(6, 4, seed=1)
-    losses = []
-    for row, target in zip(logits.softmax(1).tolist(), targets.softmax(1).tolist(), strict=True):
+    student, teacher = drawn(6, 4), drawn(6, 4, seed=1)
+    total = 0.0
+    for row, target in zip(student.softmax(1).tolist(), teacher.softmax(1).tolist(), strict=True):
         power = [p ** (1 / temperature) for p in row]
         wanted = [p ** (1 / temperature) for p in target]
-        losses.append(-sum(w / sum(wanted) * math.log(p / sum(power)) for w, p in zip(wanted, power, strict=True)))
-    assert float(soft_cross_entropy(logits, targets, temperature)) == pytest.approx(sum(losses) / 6, rel=1e-12)
+        for q, p in zip(power, wanted, strict=True):
+            total += p / sum(wanted) * math.log(p / sum(wanted) / (q / sum(power)))
+    assert float(distillation(student, teacher, temperature)) == pytest.approx(total / 6, rel=1e-10)
 
 
-def test_the_network_imitated_is_a_minimum_of_soft_cross_entropy() -> None:
-    targets = drawn(5, 4)
-    logits = targets.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, targets, 2.0), logits)
+def test_the_teacher_s_own_logits_are_the_minimum_of_distillation() -> None:
+    teacher = drawn(5, 4)
+    student = teacher.clone().requires_grad_()
+    loss = distillation(student, teacher, 2.0)
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
     assert float(gradient.abs().max()) < 1e-12
-    assert soft_cross_entropy(targets, targets, 2.0) < soft_cross_entropy(drawn(5, 4, seed=1), targets, 2.0)
+    assert float(distillation(drawn(5, 4, seed=1), teacher, 2.0)) > 0.01
 
 
-def test_the_gradient_of_soft_cross_entropy_is_the_difference_of_probabilities_over_the_temperature() -> None:
-    logits, targets = drawn(5, 4).requires_grad_(), drawn(5, 4, seed=1)
-    (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, targets, 2.0), logits)
-    torch.testing.assert_close(gradient, ((logits / 2).softmax(1) - (targets / 2).softmax(1)).detach() / 2 / 5)
+def test_the_gradient_of_distillation_is_the_difference_of_probabilities_over_the_temperature() -> None:
+    student, teacher = drawn(5, 4).requires_grad_(), drawn(5, 4, seed=1)
+    (gradient,) = torch.autograd.grad(distillation(student, teacher, 2.0), student)
+    torch.testing.assert_close(gradient, ((student / 2).softmax(1) - (teacher / 2).softmax(1)).detach() / 2 / 5)
 
 
 # -- sigmoid cross-entropy ------------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ def test_a_number_added_to_all_logits_changes_no_neighbourhood() -> None:
 @pytest.mark.parametrize(
     ("loss", "inputs"),
     [
-        (lambda x, t: soft_cross_entropy(x, t, 2.0), (drawn(3, 4), drawn(3, 4, seed=1))),
+        (lambda x, t: distillation(x, t, 2.0), (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: sigmoid_cross_entropy(x, t.sigmoid()), (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: pooled_distance([x], [t]), (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: pooled_distance([pooled(x)], [pooled(t)]), (drawn(2, 2, 3, 3), drawn(2, 2, 3, 3, seed=1))),
