@@ -38,3 +38,15 @@ def old_share(logits: Tensor, old: Tensor) -> Tensor:
         old: probabilities of the old classes (B, K), each row adding up to 1.
     """
     return -(old * logits.log_softmax(1)[:, : old.shape[1]]).sum(1).mean()
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over images of the sum over classes of -t log s - (1 - t) log(1 - s), s the sigmoid of the logit.
+
+    Rebuffi et al.: iCaRL, arXiv 1611.07725, algorithm 3: the same form for labels and for remembered answers.
+
+    Args:
+        logits: (B, K); K may be 0.
+        targets: t (B, K) in 0..1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)

@@ -1,0 +1,98 @@
+"""Bias correction (BiC): distillation with exemplars, then two numbers set new logits right against old ones.
+
+Wu, Chen, Wang, Ye, Liu, Guo, Fu: Large Scale Incremental Learning, CVPR 2019, arXiv 1905.13260.
+
+Differs from the paper:
+1. The correction is folded into the new rows (alpha w, alpha b + beta), so that the classifier stays linear and earlier
+   corrections need no layers of their own.
+2. The two numbers come from L-BFGS on all held-out images at once, in evaluation mode and without augmentation.
+3. A class with a single image holds nothing out; without held-out images of old and of new classes nothing is corrected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from classgraft.data.images import Images, Task
+from classgraft.losses.distillation import distillation
+from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.training.answers import answers, asked
+from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.recipe import Recipe
+from classgraft.training.solve import solve
+from classgraft.verbs import Extender
+
+
+@dataclass(frozen=True)
+class BiasCorrection(Extender):
+    """Cross-entropy and distillation at the ratio of new and old classes; then alpha and beta on held-out images."""
+
+    keeps: ClassVar[str] = "images"
+    temperature: float = 2.0
+    """T, equation 1."""
+    held_out: float = 0.1
+    """Share of an old class's exemplars held out for the correction, and as many images of each new class (section 5.1)."""
+    exemplars: int = 2000
+    """How much is kept, in ``unit``; the held-out part is in it."""
+    unit: Unit = "images"
+    """What ``exemplars`` counts."""
+    herded: bool = True
+    """Choose exemplars by herding, else at random."""
+    recipe: Recipe = Recipe()
+
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
+        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
+        return keep(memory, model.body, model.classes, task.train, budget)
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)
+        images, known = replayed(memory, model, task, grown.classes), len(model.classes)
+        share, corrects = known / len(grown.classes), 0 < known < len(grown.classes)
+        held = images.subset(torch.arange(0))
+        if corrects:
+            images, held = divided(images, known, self.held_out, self.recipe.seed)
+
+        def objective(batch: Batch) -> Terms:
+            logits = grown(batch.images)
+            terms = {"class": (1 - share) * F.cross_entropy(logits, batch.targets)}
+            if known:
+                targets = asked(old, batch.images)
+                terms["old"] = share * distillation(logits[:, :known], targets, self.temperature)
+            return terms
+
+        fit(grown, objective, images, self.recipe, "bias correction", statistics=not folded(model))
+        if corrects and (held.labels < known).any() and (held.labels >= known).any():
+            logits = answers(grown, held)
+
+            def terms(stretch: Tensor, beta: Tensor) -> Terms:
+                new = (1 + stretch) * logits[:, known:] + beta
+                return {"correction": F.cross_entropy(torch.cat([logits[:, :known], new], 1), held.labels)}
+
+            stretch, beta = solve(terms, 1, 1, 100)
+            block = grown.head.linear[-1]
+            with torch.no_grad():
+                block.weight.mul_(1 + float(stretch))
+                block.bias.mul_(1 + float(stretch)).add_(float(beta))
+        return grown
+
+
+def divided(images: Images, known: int, fraction: float, seed: int) -> tuple[Images, Images]:
+    """The images for training, and those held out: as many of each class, ``fraction`` of an old class's exemplars.
+
+    Every class keeps an image to train on.
+    """
+    sizes = torch.bincount(images.labels, minlength=len(images.classes))
+    count = max(1, round(fraction * float(sizes[:known].float().mean())))
+    chosen = torch.zeros(len(images), dtype=torch.bool)
+    for k, size in enumerate(sizes.tolist()):
+        places = torch.nonzero(images.labels == k)[:, 0]
+        order = torch.from_numpy(np.random.default_rng([seed, k]).permutation(size))
+        chosen[places[order[: max(0, min(count, size - 1))]]] = True
+    return images.subset(torch.nonzero(~chosen)[:, 0]), images.subset(torch.nonzero(chosen)[:, 0])

@@ -1,0 +1,75 @@
+"""iCaRL: exemplars, distillation of the old answers, and classification by the nearest mean of exemplars.
+
+Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL: Incremental Classifier and Representation Learning, CVPR 2017, arXiv 1611.07725.
+
+Differs from the paper:
+1. The old network answers for each augmented view, not once for each image.
+2. Where a task brings more images of known classes, their labels count as those of new classes do.
+3. A class without exemplars answers with the direction of the row that was trained for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from classgraft.data.images import Images, Task
+from classgraft.losses.distillation import sigmoid_cross_entropy
+from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.normalised import nearest_mean, trainable
+from classgraft.training.answers import answers, asked
+from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+
+@dataclass(frozen=True)
+class ICaRL(Extender):
+    """Sigmoid outputs learn labels for new classes and the old network's answers for old ones; nearest means answer."""
+
+    keeps: ClassVar[str] = "images"
+    exemplars: int = 2000
+    """K, how much is kept, in ``unit``."""
+    unit: Unit = "images"
+    """What ``exemplars`` counts."""
+    herded: bool = True
+    """Choose exemplars by herding (algorithm 4), else at random."""
+    recipe: Recipe = Recipe()
+
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
+        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
+        return keep(memory, trainable(model).body, model.classes, task.train, budget)
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        old = frozen(trainable(model))
+        grown = old.grown(task.classes).requires_grad_(True)
+        images = replayed(memory, model, task, grown.classes)
+        taught = torch.tensor([name in task.classes for name in grown.classes], device=grown.device)
+        known = ~taught[: len(old.classes)]
+
+        def objective(batch: Batch) -> Terms:
+            logits = grown(batch.images)
+            labels = F.one_hot(batch.targets, len(grown.classes)).to(logits.dtype)
+            terms = {"new": sigmoid_cross_entropy(logits[:, taught], labels[:, taught])}
+            if known.any():
+                remembered = asked(old, batch.images).sigmoid()
+                terms["old"] = sigmoid_cross_entropy(logits[:, ~taught], remembered[:, known])
+            return terms
+
+        fit(grown, objective, images, self.recipe, "iCaRL", statistics=not folded(model))
+        kept = self.remember(grown, task, memory)  # as it will be called for, on the same images and weights
+        return nearest_mean(grown, means(grown, kept.images))
+
+
+def means(model: Classifier, exemplars: Images) -> Tensor:
+    """The mean of each class's unit-length features, itself at unit length (K, D) (algorithm 1)."""
+    features = F.normalize(answers(model, exemplars, model.features), dim=1)
+    found = F.normalize(model.head.weight.cpu(), dim=1)
+    for k in exemplars.labels.unique().tolist():
+        found[k] = F.normalize(features[exemplars.labels == k].mean(0), dim=0)
+    return found

@@ -1,0 +1,81 @@
+"""Weight aligning (WA): distillation with exemplars, then the new rows are scaled to the length of the old.
+
+Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020, arXiv 1911.07053.
+
+Differs from the paper: only rows are held non-negative that were so before (new ones start at zero). Those of a
+classifier that was trained without that restriction would lose what they know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from classgraft.data.images import Task
+from classgraft.losses.distillation import distillation
+from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.training.answers import asked
+from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+
+@dataclass(frozen=True)
+class WeightAligning(Extender):
+    """Cross-entropy and distillation at the ratio of new and old classes; then the rows' mean lengths are made equal."""
+
+    keeps: ClassVar[str] = "images"
+    temperature: float = 2.0
+    """T, equation 2."""
+    clip: bool = True
+    """Hold rows non-negative, as features after ReLU are (section 4.3)."""
+    exemplars: int = 2000
+    """How much is kept, in ``unit``."""
+    unit: Unit = "images"
+    """What ``exemplars`` counts."""
+    herded: bool = True
+    """Choose exemplars by herding, else at random."""
+    recipe: Recipe = Recipe()
+
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
+        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
+        return keep(memory, model.body, model.classes, task.train, budget)
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)
+        images, known = replayed(memory, model, task, grown.classes), len(model.classes)
+        share = known / len(grown.classes)
+        held = [block for block in grown.head.linear if self.clip and bool((block.weight >= 0).all())]
+
+        def objective(batch: Batch) -> Terms:
+            clip(held)  # before every step but the first, that is after the one before
+            logits = grown(batch.images)
+            terms = {"class": (1 - share) * F.cross_entropy(logits, batch.targets)}
+            if known:
+                targets = asked(old, batch.images)
+                terms["old"] = share * distillation(logits[:, :known], targets, self.temperature)
+            return terms
+
+        fit(grown, objective, images, self.recipe, "weight aligning", statistics=not folded(model))
+        clip(held)
+        if 0 < known < len(grown.classes):
+            align(grown.head.linear[:-1], grown.head.linear[-1])
+        return grown
+
+
+@torch.no_grad()
+def clip(blocks: list[nn.Linear]) -> None:
+    for block in blocks:
+        block.weight.clamp_(min=0)
+
+
+@torch.no_grad()
+def align(old: list[nn.Linear], new: nn.Linear) -> None:
+    """Scale the new rows, not their biases, by the ratio of the rows' mean lengths, old over new (equation 9)."""
+    length = torch.cat([block.weight.norm(dim=1) for block in old]).mean()
+    new.weight.mul_(length / new.weight.norm(dim=1).mean().clamp(min=1e-12))

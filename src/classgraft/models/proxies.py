@@ -1,0 +1,49 @@
+"""Classes told apart by several directions each."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classgraft.models.classifier import Classifier, Head
+
+
+class Proxies(nn.Module):
+    """Images to scaled similarities with each class, which has several proxies: the "local similarity classifier".
+
+    Douillard et al.: PODNet, ECCV 2020, arXiv 2004.13513, equation 9.
+    """
+
+    def __init__(self, body: nn.Module, proxies: Tensor, scale: float = 1.0) -> None:
+        super().__init__()
+        self.body = body
+        self.proxies = nn.Parameter(proxies.clone())
+        """(K, P, D)."""
+        self.scale = nn.Parameter(torch.tensor(scale, device=proxies.device))
+        """Eta."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to logits (B, K)."""
+        return self.logits(self.body(images))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (B, D) to eta sum_p softmax_p(c) c, c the cosines with the proxies of each class (B, K)."""
+        cosines = torch.einsum("bd,kpd->bkp", F.normalize(features, dim=1), F.normalize(self.proxies, dim=2))
+        return self.scale * (cosines.softmax(2) * cosines).sum(2)
+
+
+def by_proxies(body: Proxies, classes: tuple[str, ...]) -> Classifier:
+    """A classifier with these logits: its features are the logits, its head passes them on."""
+    rows = nn.utils.skip_init(nn.Linear, len(classes), len(classes), bias=False, device=body.proxies.device)
+    with torch.no_grad():
+        rows.weight.copy_(torch.eye(len(classes)))
+    return Classifier(body, Head([rows]), classes).eval()
+
+
+def proxies_of(model: Classifier) -> Proxies | None:
+    """The proxies that give a classifier's logits; None where its head is more than passing them on."""
+    passes_on = isinstance(model.body, Proxies) and torch.equal(
+        model.head.weight.cpu(), torch.eye(len(model.body.proxies))
+    )
+    return model.body if passes_on and not model.head.bias.any() else None  # type: ignore[return-value]

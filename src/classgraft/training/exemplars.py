@@ -1,0 +1,135 @@
+"""Exemplars: some images of every class seen, kept for replay within a budget, the most telling first.
+
+Herding is algorithm 4 of Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL, CVPR 2017, arXiv 1611.07725. Whether herded or
+drawn at random, a class's exemplars are kept in the order in which they were chosen, so that a smaller share is a prefix of a
+larger one and shrinking needs no second look.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classgraft.data.images import Images, Task, joined
+from classgraft.errors import InputError
+from classgraft.models.classifier import Classifier
+from classgraft.training.answers import answers
+
+Unit = Literal["images", "bytes", "images a class", "bytes a class"]
+"""What a budget counts: altogether, shared equally by the classes seen so far, or for each class."""
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Decoded squares as they are trained on, class after class, in each class the first chosen first."""
+
+    images: Images
+    """Under the classes of the classifier that they were chosen for; without file names."""
+
+    @property
+    def bytes(self) -> int:
+        """What a file of them holds: every pixel (uint8: one byte) and eight bytes for each label."""
+        return len(self.images) * bytes_of_one(self.images)
+
+
+def bytes_of_one(images: Images) -> int:
+    """Bytes that one of these images and its label take when saved: 3 S S + 8 for decoded squares of side S."""
+    return math.prod(images.pixels.shape[1:]) * images.pixels.dtype.itemsize + 8
+
+
+def share(amount: int, unit: Unit, classes: int, one: int) -> int:
+    """How many images each of so many classes may keep, where one takes ``one`` bytes.
+
+    Raises:
+        InputError: not even one.
+    """
+    found = amount // one if unit.startswith("bytes") else amount
+    found = found if unit.endswith("a class") else found // classes
+    if found < 1:
+        least = (one if unit.startswith("bytes") else 1) * (1 if unit.endswith("a class") else classes)
+        raise InputError(
+            f"A budget of {amount} {unit} keeps not one exemplar of each of {classes} classes; give at least {least}."
+        )
+    return found
+
+
+def herd(features: Tensor, count: int) -> Tensor:
+    """Places (at most ``count``) of features (N, D), so chosen that the mean of the first k is always near that of all.
+
+    Each next one is that of the rest that brings the mean of those chosen nearest to the mean of the class.
+    """
+    features = features.double()
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    free, chosen = torch.ones(len(features), dtype=torch.bool), []
+    for k in range(1, min(count, len(features)) + 1):
+        distance = (mean - (total + features) / k).square().sum(1)
+        best = int(distance.masked_fill(~free, torch.inf).argmin())
+        free[best] = False
+        total = total + features[best]
+        chosen.append(best)
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be kept and how it is chosen."""
+
+    amount: int
+    """Counted in ``unit``."""
+    unit: Unit
+    herded: bool
+    """By herding, else at random."""
+    seed: int
+    """Of the random choice."""
+
+
+def keep(memory: object | None, body: nn.Module, classes: tuple[str, ...], train: Images, budget: Budget) -> Exemplars:
+    """The exemplars after a task: those of its classes chosen from its images, the earlier ones cut to their share.
+
+    Args:
+        memory: ``Exemplars`` of before, or None. A class that has exemplars and new images is chosen anew from both.
+        body: images to features (B, D), which herding looks at in evaluation mode, at unit length.
+        classes: of the classifier.
+        train: the task's images.
+        budget: how much, and how.
+    """
+    new = train.of(classes)
+    old = memory.images.of(classes) if isinstance(memory, Exemplars) else new.subset(torch.arange(0))
+    count = share(budget.amount, budget.unit, len(classes), bytes_of_one(train))
+    fresh = torch.isin(old.labels, new.labels)
+    again = joined(old.subset(torch.nonzero(fresh)[:, 0]), new)
+    old = old.subset(torch.nonzero(~fresh)[:, 0])
+    features = None
+    if budget.herded and len(again):
+        features = F.normalize(answers(body, again, what="choosing exemplars"), dim=1)
+    chosen = []
+    for k in range(len(classes)):
+        chosen.append((old, torch.nonzero(old.labels == k)[:count, 0]))
+        places = torch.nonzero(again.labels == k)[:, 0]
+        if len(places):
+            drawn = torch.from_numpy(np.random.default_rng([budget.seed, k]).permutation(len(places)))[:count]
+            chosen.append((again, places[drawn if features is None else herd(features[places], count)]))
+    pixels = torch.cat([source.pixels[index].cpu() for source, index in chosen])
+    labels = torch.cat([source.labels[index] for source, index in chosen])
+    return Exemplars(replace(new, pixels=pixels, labels=labels, names=()))
+
+
+def replayed(memory: object | None, model: Classifier, task: Task, classes: tuple[str, ...]) -> Images:
+    """The exemplars and then the task's images, labelled by their places in ``classes``.
+
+    Raises:
+        InputError: the classifier knows classes of which there are no exemplars.
+    """
+    if model.classes and not isinstance(memory, Exemplars):
+        raise InputError(
+            "this method replays kept images of the old classes and there are none; give the old images with"
+            " --old-images, or choose a method that needs none."
+        )
+    new = task.train.of(classes)
+    return joined(memory.images.of(classes), new) if isinstance(memory, Exemplars) else new
