@@ -7,6 +7,7 @@ python benchmarks/tables.py --check    fails if they are not what the JSON files
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> None:
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
+    if "growth" in found:
+        pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
     before, _, rest = readme.partition("<!-- flowers -->")
     pages[ROOT / "README.md"] = (
@@ -282,17 +285,20 @@ def acwod_plot(result: dict[str, Any]) -> str:
         series.append((f"{layers}, R² {fit['r2']:.2f}", points, (ends[0], ends[1])))
     x, y = ({tick: f"{tick:g}" for tick in plots.ticks(0, most)} for most in (1, 0.8))
     drawn = plots.lines(series, "Best epsilon", x, y, ("share of original classes", "best epsilon"))
-    return (
-        drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", STYLE + "<title>", 1)
-        + "\n"
-    )
+    return alone(drawn)
+
+
+def alone(drawn: str) -> str:
+    """A drawing as a file of its own, with the colours that the page gives it elsewhere."""
+    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return drawn.replace("<title>", STYLE + "<title>", 1) + "\n"
 
 
 STYLE = (
     "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}.dot{stroke:#fff}"
     + "".join(
         f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}"
-        for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195"), 1)
+        for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195", "#b8860b"), 1)
     )
     + "</style>"
 )
@@ -394,6 +400,20 @@ def growth(found: dict[str, Any]) -> str:
         + grid(["what", "size", "seconds", "more memory, MB", "exponent"], lines)
         + f"\n\n{basis(result)}"
     )
+
+
+def growth_plot(result: dict[str, Any]) -> str:
+    """Seconds over size, both in powers of ten; the lines join the first point and the last."""
+    series = []
+    for row in result["rows"]:
+        points = [(math.log10(point["size"]), math.log10(point["seconds"])) for point in row["points"]]
+        series.append((f"{row['row']} (over {row['of']})", points, (points[0], points[-1])))
+    every = [point for _, points, _ in series for point in points]
+    x, y = (
+        {float(power): f"{10.0**power:g}" for power in range(math.floor(min(v)), math.ceil(max(v)) + 1)}
+        for v in zip(*every, strict=True)
+    )
+    return alone(plots.lines(series, "Seconds over size", x, y, ("size", "seconds")))
 
 
 def kills(found: dict[str, Any]) -> str:
