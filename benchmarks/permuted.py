@@ -40,7 +40,7 @@ from classgraft.verbs import Extender
 AS_IT_IS = Preparation(28, 28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 RECIPE = Recipe(epochs=10, batch_size=128, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(), augment="none")
 HELD = 0.1
-LOOKED_AT = 200
+SEEN = 200
 """Images of a task that a Fisher information is taken from; the exact one, with ten labels each, takes half a cell."""
 WHAT = (
     "MNIST (1,000 training and 200 test images a class) in five tasks, a network of 784-400-400 weights. permuted: all ten"
@@ -91,11 +91,11 @@ def cells(only: str) -> Iterator[Cell]:
         for strength in (1.0, 10.0, 100.0, 1e3, 1e4):
             for fisher in ("exact", "sampled", "empirical"):
                 yield Cell(protocol, f"ewc {fisher}", strength,
-                           lambda r, x=strength, f=fisher, s=softmax: EWC(x, f, LOOKED_AT, softmax=s, recipe=r))  # fmt: skip
+                           lambda r, x=strength, f=fisher, s=softmax: EWC(x, f, SEEN, softmax=s, recipe=r))  # fmt: skip
             yield Cell(protocol, "ewc online", strength,
-                       lambda r, x=strength, s=softmax: EWC(x, images=LOOKED_AT, online=True, softmax=s, recipe=r))  # fmt: skip
+                       lambda r, x=strength, s=softmax: EWC(x, images=SEEN, online=True, softmax=s, recipe=r))  # fmt: skip
             yield Cell(protocol, "ewc shuffled", strength,
-                       lambda r, x=strength, s=softmax: Shuffled(x, images=LOOKED_AT, online=True, softmax=s, recipe=r))  # fmt: skip
+                       lambda r, x=strength, s=softmax: Shuffled(x, images=SEEN, online=True, softmax=s, recipe=r))  # fmt: skip
         for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
             yield Cell(protocol, "mas", strength, lambda r, x=strength, s=softmax: MAS(x, softmax=s, recipe=r))
         for strength in (0.3, 1.0, 3.0, 10.0):
