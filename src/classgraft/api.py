@@ -28,6 +28,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
+from classgraft.models.wrapped import Beside, Logits, wrapped
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
 
@@ -69,9 +70,9 @@ def import_model(
     """Make a bundle of a trained classifier.
 
     Args:
-        source: ``timm:NAME``, ``cifar:NAME``, or a network.
-        weights: a ``.safetensors`` or torch file; None for a network that has its weights.
-        classes: names in head order, or a file with one a line.
+        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:ID-or-folder``, ``cifar:NAME``, or a network.
+        weights: a ``.safetensors`` or torch file; None where the source brings its own (``hf``, a network).
+        classes: names in head order, or a file with one a line; None where the source states them (``hf``).
         arguments: for the network's constructor.
         head: the name of the layer that gives the logits, where it cannot be found.
         mean: of the pixels that the network was trained on, in 0..1; else the source's own.
@@ -82,20 +83,23 @@ def import_model(
     Raises:
         InputError: whatever does not fit, and what to do.
     """
-    if classes is None:
-        raise InputError("The class names are missing; give a file with one name a line, in the order of the head.")
-    names = read_names(Path(classes)) if isinstance(classes, str | Path) else check_names(classes)
     if isinstance(source, nn.Module):
+        names = _names(classes, ())
         architecture, network = Architecture(f"{CODE}:{type(source).__name__}"), source
         stated = _stated_preparation(source)
     else:
-        architecture = Architecture(source, dict(arguments or {}))
-        network = architecture.build(len(names))
-        stated = architecture.preparation()
-        if weights is None:
-            raise InputError(f"The weights of {source} are missing; give a .safetensors or torch file with --weights.")
+        architecture = Architecture.of(source, dict(arguments or {}))
+        names = _names(classes, architecture.names())
+        network = architecture.plain(len(names)) if weights is not None else architecture.pretrained(source)
+        stated = architecture.preparation(source, None if weights is None else Path(weights))
     if weights is not None:
-        load_weights(network, read_weights(Path(weights)), f"{architecture.source} with {len(names)} classes")
+        found = architecture.needed(read_weights(Path(weights)))
+        load_weights(network, found, f"{architecture.source} with {len(names)} classes")
+    network = wrapped(network, len(names))
+    if isinstance(network, Beside):
+        architecture = dataclasses.replace(architecture, inside=len(names))
+    if head and isinstance(network, Logits):
+        head = f"network.{head}"
     side = stated.size if size is None else size
     short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
     preparation = Preparation(side, short, mean or stated.mean, std or stated.std)
@@ -104,6 +108,12 @@ def import_model(
     prove(network, model, side)
     event = _event("import", f"imported from {architecture.source}", classes=len(names))
     return Bundle(model, architecture, name, preparation, history=(event,))
+
+
+def _names(given: str | Path | Sequence[str] | None, stated: Sequence[str]) -> tuple[str, ...]:
+    if given is None and not stated:
+        raise InputError("The class names are missing; give a file with one name a line, in the order of the head.")
+    return read_names(Path(given)) if isinstance(given, str | Path) else check_names(stated if given is None else given)
 
 
 def _stated_preparation(network: nn.Module) -> Preparation:

@@ -29,6 +29,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
+from classgraft.models.wrapped import wrapped
 from classgraft.storage import recover, replaced
 
 FORMAT = 1
@@ -203,6 +204,8 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
                 )
         if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
             raise ValueError("its history lacks a step")
+        if network is not None:
+            network = wrapped(network, config["graft"].get("inside") or -1, len(config["label_names"]))
         bundle = _assembled(config, tensors, network, f"'{folder}'")
     return replace(bundle, history=tuple(history), undone=tuple(undone))
 
@@ -290,6 +293,7 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
+            "inside": bundle.architecture.inside,
             "resize": preparation.resize,
             "rows": list(bundle.model.head.rows),
             "added": list(bundle.added),
@@ -308,7 +312,7 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
     """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
     graft, names = config["graft"], config["label_names"]
     classes = check_names(names if isinstance(names, list) else [], f"{what}, its class names")
-    architecture = Architecture(graft["source"], dict(config["model_args"]))
+    architecture = Architecture(graft["source"], dict(config["model_args"]), int(graft.get("inside", 0)))
     rows = [int(count) for count in graft["rows"]]
     size = tensors[f"{graft['head']}.weight"].shape
     if sum(rows) != len(classes) or size[0] != len(classes) or min(rows, default=0) < 1:

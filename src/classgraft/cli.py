@@ -70,10 +70,12 @@ def _fault(error: Exception) -> str:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="timm:NAME or cifar:NAME")],
+    source: Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
-    weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
-    classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a torch file of tensors (hf: its own)")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="text file of class names, one a line, in head order (hf: its own)")
+    ] = None,
     arch_arg: Annotated[
         list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
