@@ -20,7 +20,7 @@ from classgraft import catalogue, metrics
 from classgraft.bundle import CODE, Bundle, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
-from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source
+from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
 from classgraft.data.sources import load as decode
 from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
@@ -35,6 +35,8 @@ from classgraft.training.loop import report as tell
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
 
+Sources = str | Path | Source | Sequence[str | Path | Source]
+"""Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
 Pictures = Sequence[str | Path] | Tensor
 """Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
 
@@ -126,13 +128,14 @@ def _stated_preparation(network: nn.Module) -> Preparation:
 
 
 @overload
-def extend(model: Bundle, photos: str | Path | Source | Images, /, **options: Any) -> Bundle: ...
+def extend(model: Bundle, photos: Sources | Images, /, **options: Any) -> Bundle: ...
 @overload
 def extend(model: nn.Module, names: Sequence[str], photos: Mapping[str, Pictures], /, **options: Any) -> Classifier: ...
 def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier:
     """Add classes from a few photos.
 
-    ``extend(bundle, photos)`` takes a folder with one folder a class (or a parquet file) and returns a bundle.
+    ``extend(bundle, photos)`` takes a folder with one folder a class, a parquet file, ``hf:ID``,
+    ``torchvision:NAME``, or a list of these, and returns a bundle.
     ``extend(network, names, {"foxglove": photos})`` takes any network with a linear head, in memory, and returns a
     classifier that stands where the network stood. Photos are files, uint8 pixels, or floats as the network takes them.
 
@@ -141,7 +144,7 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         settings: fields of the method, such as {"views": 16}.
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
-        old_images: a source of images of the old classes, for methods that can use them.
+        old_images: a source (or a list of them) of images of the old classes, for methods that can use them.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -182,13 +185,13 @@ def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Imag
 
 def _extend_bundle(
     bundle: Bundle,
-    photos: str | Path | Source | Images,
+    photos: Sources | Images,
     *,
     method: str = "auto",
     settings: Mapping[str, Any] | None = None,
     shots: int | None = None,
     seed: int = 0,
-    old_images: str | Path | Source | Images | None = None,
+    old_images: Sources | Images | None = None,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -202,7 +205,7 @@ def _extend_bundle(
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
     if not isinstance(photos, Images):
-        source = photos if isinstance(photos, Source) else open_source(photos)
+        source = open_sources(photos)
         _refuse_known(bundle, source.classes)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     _refuse_known(bundle, photos.classes)
@@ -214,7 +217,11 @@ def _extend_bundle(
         photos = photos.shots(shots, seed)
     memory = None
     if old_images is not None:
-        old = old_images if isinstance(old_images, Images) else labelled(bundle, [old_images], strict=strict, warn=warn)
+        old = (
+            old_images
+            if isinstance(old_images, Images)
+            else labelled(bundle, [open_sources(old_images)], strict=strict, warn=warn)
+        )
         memory = extender.remember(bundle.model, Task(bundle.classes, old), None)
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
@@ -435,6 +442,34 @@ def remove(bundle: Bundle, name: str) -> Bundle:
     return bundle.then(bundle.model.without([gone]), event, [kept for kept in bundle.added if kept != gone])
 
 
+def rename(bundle: Bundle, old: str, new: str) -> Bundle:
+    """With another name for a class; nothing else changes."""
+    old = bundle.classes[place(bundle, old)]
+    (new,) = check_names([new], "the new name")
+    if new in bundle.classes:
+        raise InputError(f"The model already has the class '{new}'; choose another name, or merge the two.")
+    event = _event("rename", f"the class '{old}' was renamed '{new}'", classes=[old, new])
+    return bundle.then(bundle.model.renamed(old, new), event, [new if name == old else name for name in bundle.added])
+
+
+def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> Bundle:
+    """With two classes made one, under the first's name (or ``name``) and in its place.
+
+    Its softmax probability is the sum of theirs, and that of every other class stays what it was: what was taken for
+    either is taken for it.
+    """
+    first, second = (bundle.classes[place(bundle, one)] for one in (first, second))
+    if first == second:
+        raise InputError(f"'{first}' is one class already; name two.")
+    (name,) = check_names([first if name is None else name], "the new name")
+    if name in bundle.classes and name not in (first, second):
+        raise InputError(f"The model already has the class '{name}'; choose another name.")
+    model = bundle.model.merged(first, second).renamed(first, name)
+    event = _event("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
+                   classes=[first, second, name])  # fmt: skip
+    return bundle.then(model, event, [name if one == first else one for one in bundle.added if one != second])
+
+
 def _event(kind: str, sentence: str, **facts: Any) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     return {"event": kind, "date": now, "sentence": sentence, **facts, "versions": versions()}
@@ -452,8 +487,10 @@ __all__ = [
     "import_model",
     "load",
     "logits_of",
+    "merge",
     "predict",
     "remove",
+    "rename",
     "save",
     "train",
     "undo",

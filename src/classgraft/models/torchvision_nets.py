@@ -6,7 +6,6 @@ weights. Both networks then also renormalise their input as torchvision's own we
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
