@@ -30,6 +30,9 @@ def configuration(where: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     transformers = _library()
     with _told(where):
+        raw, _ = transformers.PretrainedConfig.get_config_dict(where)
+        if "architecture" in raw and raw.get("model_type", "timm_wrapper") == "timm_wrapper":
+            raise InputError(f"hf:{where} is a network of timm; import it as timm:{raw['architecture']} with --weights.")
         found, unknown = transformers.AutoConfig.from_pretrained(
             where, trust_remote_code=False, return_unused_kwargs=True, **arguments
         )
@@ -38,8 +41,6 @@ def configuration(where: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in found.to_dict().items() if key not in _FOREIGN}
     if type(found) not in _classifiers(transformers):
         raise InputError(f"hf:{where} is a {found.model_type}, which is no image classifier in transformers.")
-    if found.model_type == "timm_wrapper":
-        raise InputError(f"hf:{where} is a network of timm; import it as timm:{config.get('architecture', 'NAME')}.")
     return config
 
 
