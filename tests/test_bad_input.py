@@ -366,6 +366,15 @@ def test_folders_of_hugging_face_that_do_not_do(change: dict[str, Any], says: st
     assert not (place / "sprung").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(["import", "hf:x", "--out", "x"], "transformers"), (["evaluate", "base", "hf:x"], "datasets")],
+)
+def test_a_library_is_missing(words: list[str], missing: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    refused(*words, says="install it with pip install 'classgraft[hf]'")
+
+
 def test_a_model_of_hugging_face_without_its_head(place: Path) -> None:
     import transformers
 

@@ -388,7 +388,7 @@ def test_the_split_of_a_data_set_must_be_said(tmp_path: Path) -> None:
     parts = {"train": written([0, 1], ["rose", "lily"]), "test": written([1], ["rose", "lily"])}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
     where = f"hf:{tmp_path / 'd'}"
-    with pytest.raises(InputError, match="has several splits; write .*,split=NAME with one of: train, test"):
+    with pytest.raises(InputError, match=r"has several splits; write .*,split=NAME with one of: train, test"):
         open_source(where)
     with pytest.raises(InputError, match="has no split 'val'"):
         open_source(f"{where},split=val")

@@ -6,6 +6,7 @@ cannot be told. No code that comes with a data set is run.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -100,11 +101,11 @@ def _caches(library: ModuleType) -> tuple[str, ...]:
 
 def _library() -> ModuleType:
     try:
-        import datasets
+        library = importlib.import_module("datasets")
     except ImportError as error:
         raise InputError(
             "Data sets of Hugging Face need the datasets library; install it with pip install 'classgraft[hf]'."
-        ) from error  # noqa: E501
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    return datasets
+        ) from error
+    library.disable_progress_bars()
+    library.logging.set_verbosity_error()
+    return library

@@ -7,6 +7,7 @@ folder. No code that comes with a model is run, and weights are read from safete
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,9 @@ def configuration(where: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     with _told(where):
         raw, _ = transformers.PretrainedConfig.get_config_dict(where)
         if "architecture" in raw and raw.get("model_type", "timm_wrapper") == "timm_wrapper":
-            raise InputError(f"hf:{where} is a network of timm; import it as timm:{raw['architecture']} with --weights.")
+            raise InputError(
+                f"hf:{where} is a network of timm; import it as timm:{raw['architecture']} with --weights."
+            )
         found, unknown = transformers.AutoConfig.from_pretrained(
             where, trust_remote_code=False, return_unused_kwargs=True, **arguments
         )
@@ -118,14 +121,14 @@ def _classifiers(transformers: ModuleType) -> Any:
 
 def _library() -> ModuleType:
     try:
-        import transformers
+        library = importlib.import_module("transformers")
     except ImportError as error:
         raise InputError(
             "Models of Hugging Face need transformers; install it with pip install 'classgraft[hf]'."
         ) from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+    return library
 
 
 @contextlib.contextmanager

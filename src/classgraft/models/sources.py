@@ -194,9 +194,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = content[inner]
     if not isinstance(content, dict) or not content or not all(map(_is_entry, content, content.values())):
         raise InputError(f"{path} holds no dictionary of tensors; save the network's state_dict alone.")
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in content)), ""):
-        content = {key.removeprefix(prefix): value for key, value in content.items()}
-    return content
+    found: dict[str, Tensor] = content
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in found)), ""):
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
 
 
 def _nest(content: dict[Any, Any]) -> str:
