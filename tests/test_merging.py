@@ -13,6 +13,7 @@ import classgraft
 from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.merged import merged
 
 SEEN = torch.rand(40, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 4
 
@@ -42,7 +43,7 @@ def test_the_logit_worked_by_hand() -> None:
     with torch.no_grad():
         rows.weight.copy_(torch.tensor([[1.0], [0.0], [2.0]]))
         rows.bias.copy_(torch.tensor([0.0, 0.0, -1.0]))
-    model = Classifier(nn.Identity(), Head([rows]), ("a", "b", "c")).merged("a", "c")
+    model = merged(Classifier(nn.Identity(), Head([rows]), ("a", "b", "c")), "a", "c")
     found = model(torch.tensor([[1.0], [0.0]]))
     expected = torch.tensor([[2**0.0 + 0.6931472, 0.0], [0.3132617, 0.0]])  # ln(e + e), ln(1 + 1/e)
     torch.testing.assert_close(found, expected)
@@ -51,12 +52,12 @@ def test_the_logit_worked_by_hand() -> None:
 @pytest.mark.parametrize(("first", "second"), [("ant", "cow"), ("cow", "ant"), ("bee", "elk"), ("elk", "ant")])
 def test_its_probability_is_the_sum_and_no_other_changes(first: str, second: str) -> None:
     base = bundle()
-    before, merged = logits(base), classgraft.merge(base, first, second)
-    assert merged.classes == tuple(name for name in base.classes if name != second)
-    after = logits(merged)
+    before, after_ = logits(base), classgraft.merge(base, first, second)
+    assert after_.classes == tuple(name for name in base.classes if name != second)
+    after = logits(after_)
     was = torch.stack(list(before.values()), 1).softmax(1)
     now = torch.stack(list(after.values()), 1).softmax(1)
-    for k, name in enumerate(merged.classes):
+    for k, name in enumerate(after_.classes):
         expected = was[:, base.classes.index(name)]
         if name == first:
             expected = expected + was[:, base.classes.index(second)]
@@ -66,9 +67,9 @@ def test_its_probability_is_the_sum_and_no_other_changes(first: str, second: str
 def test_what_was_taken_for_either_is_taken_for_it_and_accuracy_counts_so() -> None:
     base = bundle()
     labels = torch.arange(40) % 5
-    merged = classgraft.merge(base, "ant", "dog", "beast")
+    one = classgraft.merge(base, "ant", "dog", "beast")
     was = torch.stack(list(logits(base).values()), 1)
-    now = torch.stack(list(logits(merged).values()), 1).argmax(1)
+    now = torch.stack(list(logits(one).values()), 1).argmax(1)
     either = (was.argmax(1) == 0) | (was.argmax(1) == 3)
     assert 0 < int(either.sum()) < 40
     assert (now[either] == 0).all()
@@ -126,16 +127,16 @@ def test_generated_features_count_all_rows_of_a_merged_class() -> None:
     base, generator = bundle(), torch.Generator().manual_seed(3)
     features = torch.randn(20, 8, generator=generator)
     whole, _ = old_side(base.model, features)
-    merged, _ = old_side(classgraft.merge(base, "ant", "elk").model, features)
-    torch.testing.assert_close(merged, whole)
+    together, _ = old_side(classgraft.merge(base, "ant", "elk").model, features)
+    torch.testing.assert_close(together, whole)
 
 
 def test_merging_draws_nothing_and_leaves_the_model_as_it_was() -> None:
     base = bundle()
     before, state = {k: v.clone() for k, v in base.model.state_dict().items()}, torch.get_rng_state()
-    merged = classgraft.merge(base, "ant", "elk")
+    one = classgraft.merge(base, "ant", "elk")
     assert torch.equal(torch.get_rng_state(), state)
-    for value in merged.model.state_dict().values():
+    for value in one.model.state_dict().values():
         value.zero_()
     assert all(torch.equal(value, before[key]) for key, value in base.model.state_dict().items())
     assert base.classes == ("ant", "bee", "cow", "dog", "elk")

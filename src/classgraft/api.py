@@ -26,6 +26,7 @@ from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
+from classgraft.models.merged import merged, renamed
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
@@ -449,7 +450,7 @@ def rename(bundle: Bundle, old: str, new: str) -> Bundle:
     if new in bundle.classes:
         raise InputError(f"The model already has the class '{new}'; choose another name, or merge the two.")
     event = _event("rename", f"the class '{old}' was renamed '{new}'", classes=[old, new])
-    return bundle.then(bundle.model.renamed(old, new), event, [new if name == old else name for name in bundle.added])
+    return bundle.then(renamed(bundle.model, old, new), event, [new if name == old else name for name in bundle.added])
 
 
 def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> Bundle:
@@ -464,7 +465,7 @@ def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> B
     (name,) = check_names([first if name is None else name], "the new name")
     if name in bundle.classes and name not in (first, second):
         raise InputError(f"The model already has the class '{name}'; choose another name.")
-    model = bundle.model.merged(first, second).renamed(first, name)
+    model = renamed(merged(bundle.model, first, second), first, name)
     event = _event("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
                    classes=[first, second, name])  # fmt: skip
     return bundle.then(model, event, [name if one == first else one for one in bundle.added if one != second])

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
 from classgraft.models import structure
-from classgraft.models.classifier import Classifier, Head, Merged
+from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
+from classgraft.models.merged import others, places, with_others
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
 from classgraft.models.wrapped import wrapped
@@ -246,7 +247,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN and not bundle.model.head.merged
+        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN and not places(bundle.model.head)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -298,7 +299,7 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
             "inside": bundle.architecture.inside,
             "resize": preparation.resize,
             "rows": list(bundle.model.head.rows),
-            "merged": bundle.model.head.merged,
+            "merged": places(bundle.model.head),
             "added": list(bundle.added),
             "undo": len(bundle.undone),
             **({} if tree == structure.PLAIN else {"body": tree}),
@@ -337,13 +338,10 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
         with torch.no_grad():
             block.weight.copy_(weight[first : first + count])
             block.bias.copy_(bias[first : first + count])
-        mine = [m for m, k in enumerate(graft.get("merged", [])) if first <= k < first + count]
-        if mine:
-            more = nn.Linear(size[1], len(mine), dtype=weight.dtype)
-            with torch.no_grad():
-                more.weight.copy_(tensors[f"{graft['head']}.more.weight"][mine])
-                more.bias.copy_(tensors[f"{graft['head']}.more.bias"][mine])
-            block = Merged(block, more, [int(graft["merged"][m]) - first for m in mine])
+        if graft.get("merged"):
+            counts_as = [int(k) for k in graft["merged"]]
+            key = f"{graft['head']}.more"
+            block = with_others(block, first, tensors[f"{key}.weight"], tensors[f"{key}.bias"], counts_as)
         blocks.append(block)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
@@ -359,8 +357,8 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
     tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
     tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
-    if bundle.model.head.merged:
-        more = bundle.model.head.more
+    more = others(bundle.model.head)
+    if more.blocks:
         tensors[f"{bundle.head}.more.weight"] = more.weight.cpu().contiguous()
         tensors[f"{bundle.head}.more.bias"] = more.bias.cpu().contiguous()
     return tensors

@@ -76,20 +76,6 @@ class Head(nn.Module):
         return rows
 
     @property
-    def merged(self) -> list[int]:
-        """For each row of ``more`` the class that it counts as."""
-        places, first = [], 0
-        for block in self.linear:
-            places += [first + k for k in block.place] if isinstance(block, Merged) else []
-            first += len(block.weight)
-        return places
-
-    @property
-    def more(self) -> Head:
-        """The rows that stand beside the first one of merged classes."""
-        return Head([block.more for block in self.linear if isinstance(block, Merged)])
-
-    @property
     def weight(self) -> Tensor:
         """All rows (K, D), a copy without gradient; (0, 0) where there are none."""
         return torch.cat([block.weight.detach() for block in self.linear]) if self.blocks else torch.zeros(0, 0)
@@ -105,27 +91,6 @@ class Head(nn.Module):
                 for block in self.linear
             ]
         )
-
-
-class Merged(nn.Linear):
-    """Rows of a head of which some stand for several classes made one; ``weight`` holds the first row of each.
-
-    A merged class's logit is the log-sum-exp of its rows' logits, so that its softmax probability is the sum of theirs
-    and no other class's changes. No single linear row gives that.
-    """
-
-    def __init__(self, block: nn.Linear, more: nn.Linear, place: Sequence[int]) -> None:
-        """``block`` with ``more`` (M rows and biases), of which row m counts as the block's row ``place[m]``."""
-        nn.Module.__init__(self)  # the parent would draw numbers from the global generator
-        self.in_features, self.out_features = block.in_features, len(block.weight)
-        self.weight, self.bias, self.more, self.place = block.weight, block.bias, more, tuple(place)
-
-    def forward(self, features: Tensor) -> Tensor:
-        logits, more = super().forward(features), self.more(features)
-        for m, k in enumerate(self.place):
-            both = torch.logaddexp(logits[:, k], more[:, m])
-            logits = logits.index_copy(1, torch.tensor([k], device=logits.device), both[:, None])
-        return logits
 
 
 class Classifier(nn.Module):
@@ -201,53 +166,6 @@ class Classifier(nn.Module):
         copy_.classes = tuple(name for name in self.classes if name not in names)
         return copy_
 
-    def renamed(self, old: str, new: str) -> Self:
-        """A copy in which a class has another name."""
-        copy_ = copy.deepcopy(self)
-        copy_.classes = tuple(new if name == old else name for name in self.classes)
-        return copy_
-
-    def merged(self, first: str, second: str) -> Self:
-        """A copy in which ``second`` counts as ``first``: its rows stand beside that class's (``Merged``)."""
-        copy_ = self.without([second])
-        gone = _all_rows(*_at(self, second))
-        blocks = copy_.head.blocks
-        where = copy_.classes.index(first)
-        for number, block in enumerate(copy_.head.linear):
-            if where < len(block.weight):
-                more, place = gone, (where,) * len(gone.weight)
-                if isinstance(block, Merged):
-                    more, place = _stacked([block.more, more]), (*block.place, *place)
-                blocks[number] = Merged(block, more, place).train(block.training)
-                break
-            where -= len(block.weight)
-        return copy_
-
-
-def _at(model: Classifier, name: str) -> tuple[nn.Linear, int]:
-    """The block that holds a class, and its place there."""
-    where = model.classes.index(name)
-    for block in model.head.linear:
-        if where < len(block.weight):
-            return block, where
-        where -= len(block.weight)
-    raise AssertionError(name)
-
-
-def _all_rows(block: nn.Linear, k: int) -> nn.Linear:
-    """The row of a class, and those that were merged into it."""
-    row = _rows(block, [k])
-    return _stacked([row, row.more]) if isinstance(row, Merged) else row
-
-
-def _stacked(blocks: Sequence[nn.Linear]) -> nn.Linear:
-    head = Head(blocks)
-    made = _block(blocks[0].in_features, sum(head.rows), True, blocks[0].weight)
-    with torch.no_grad():
-        made.weight.copy_(head.weight)
-        made.bias.copy_(head.bias)
-    return made
-
 
 def _block(width: int, rows: int, bias: bool, like: Tensor) -> nn.Linear:
     """Rows without values yet, on the device and in the type of ``like``; no random number is drawn."""
@@ -265,10 +183,7 @@ def fewer(block: nn.Linear | Block, kept: list[int]) -> nn.Linear | Block:
         smaller.weight.copy_(block.weight[kept])
         if block.bias is not None:
             smaller.bias.copy_(block.bias[kept])
-    if not isinstance(block, Merged):
-        return smaller
-    stay = [m for m, k in enumerate(block.place) if k in kept]
-    return Merged(smaller, _rows(block.more, stay), [kept.index(block.place[m]) for m in stay]) if stay else smaller
+    return smaller
 
 
 def feature_width(model: Classifier) -> int:
