@@ -27,8 +27,10 @@ from classgraft.errors import InputError, nearest
 from classgraft.models import structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
+from classgraft.models.merged import others, places, with_others
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
+from classgraft.models.wrapped import wrapped
 from classgraft.storage import recover, replaced
 
 FORMAT = 1
@@ -90,9 +92,11 @@ class Bundle:
             body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
             for name in self.model.body.state_dict().keys() - body.state_dict().keys():
                 del tensors[name]  # of a structure that the step added
-            rows = sum(config["graft"]["rows"])
-            for name in (f"{self.head}.weight", f"{self.head}.bias"):
-                tensors[name] = tensors[name][:rows]
+            rows, merged = sum(config["graft"]["rows"]), len(config["graft"].get("merged", []))
+            for name in ("weight", "bias"):
+                tensors[f"{self.head}.{name}"] = tensors[f"{self.head}.{name}"][:rows]
+                if merged:
+                    tensors[f"{self.head}.more.{name}"] = tensors[f"{self.head}.more.{name}"][:merged]
             earlier = _assembled(config, tensors, plain, "the step before")
         return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
 
@@ -203,6 +207,8 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
                 )
         if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
             raise ValueError("its history lacks a step")
+        if network is not None:
+            network = wrapped(network, config["graft"].get("inside") or -1, len(config["label_names"]))
         bundle = _assembled(config, tensors, network, f"'{folder}'")
     return replace(bundle, history=tuple(history), undone=tuple(undone))
 
@@ -241,7 +247,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN
+        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN and not places(bundle.model.head)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -290,8 +296,10 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
+            "inside": bundle.architecture.inside,
             "resize": preparation.resize,
             "rows": list(bundle.model.head.rows),
+            "merged": places(bundle.model.head),
             "added": list(bundle.added),
             "undo": len(bundle.undone),
             **({} if tree == structure.PLAIN else {"body": tree}),
@@ -308,7 +316,7 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
     """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
     graft, names = config["graft"], config["label_names"]
     classes = check_names(names if isinstance(names, list) else [], f"{what}, its class names")
-    architecture = Architecture(graft["source"], dict(config["model_args"]))
+    architecture = Architecture(graft["source"], dict(config["model_args"]), int(graft.get("inside", 0)))
     rows = [int(count) for count in graft["rows"]]
     size = tensors[f"{graft['head']}.weight"].shape
     if sum(rows) != len(classes) or size[0] != len(classes) or min(rows, default=0) < 1:
@@ -330,6 +338,10 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
         with torch.no_grad():
             block.weight.copy_(weight[first : first + count])
             block.bias.copy_(bias[first : first + count])
+        if graft.get("merged"):
+            counts_as = [int(k) for k in graft["merged"]]
+            key = f"{graft['head']}.more"
+            block = with_others(block, first, tensors[f"{key}.weight"], tensors[f"{key}.bias"], counts_as)
         blocks.append(block)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
@@ -345,6 +357,10 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
     tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
     tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
+    more = others(bundle.model.head)
+    if more.blocks:
+        tensors[f"{bundle.head}.more.weight"] = more.weight.cpu().contiguous()
+        tensors[f"{bundle.head}.more.bias"] = more.bias.cpu().contiguous()
     return tensors
 
 

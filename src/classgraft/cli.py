@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ Set = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
 Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="folders with one folder a class, .parquet files, hf:ID[,split=NAME], torchvision:NAME[,root=DIR]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
@@ -44,7 +51,15 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every script that names come in
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        _unheard()
+    except SystemExit as exit_:
+        if not isinstance(exit_.__context__, BrokenPipeError):  # which click and rich make an exit with code 1 of
+            raise
+        _unheard()
     except Exception as error:
         sentence = _fault(error)
         if not sentence:
@@ -53,6 +68,12 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _unheard() -> None:
+    """Whoever read standard output has left, as ``head`` does: not a fault."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes when it ends
+    sys.exit(0)
 
 
 def _fault(error: Exception) -> str:
@@ -70,10 +91,12 @@ def _fault(error: Exception) -> str:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="timm:NAME or cifar:NAME")],
+    source: Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
-    weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
-    classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a torch file of tensors (hf: its own)")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="text file of class names, one a line, in head order (hf: its own)")
+    ] = None,
     arch_arg: Annotated[
         list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
@@ -110,16 +133,14 @@ def import_(
 @app.command()
 def extend(
     bundle: BundleArgument,
-    photos: Annotated[
-        Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")
-    ],
+    photos: Images,
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Seed = 0,
     old_images: Annotated[
-        Path | None, typer.Option(help="images of the old classes, for methods that can use them")
-    ] = None,
+        list[str], typer.Option(help="images of the old classes, for methods that can use them; repeatable")
+    ] = [],  # noqa: B006
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
@@ -136,7 +157,7 @@ def extend(
     with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed}"), _progress():
         base = _load(bundle)
         grown = api.extend(
-            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
+            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images or None,
             strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
@@ -148,7 +169,7 @@ def extend(
 @app.command()
 def evaluate(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     json_: Json = False,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -191,7 +212,7 @@ def predict(
 @app.command()
 def report(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     out: Annotated[Path | None, typer.Option(help="the page (BUNDLE/report.html)")] = None,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -212,7 +233,7 @@ def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
 ) -> None:
-    """Take back the last extension or removal."""
+    """Take back the last extension, removal, renaming or merging."""
     from classgraft import api
 
     before = _load(bundle)
@@ -232,6 +253,37 @@ def remove(
     smaller = api.remove(_load(bundle), name)
     api.save(smaller, out or bundle)
     print(f"{smaller.history[-1]['sentence']}; {len(smaller.classes)} are left")
+
+
+@app.command()
+def rename(
+    bundle: BundleArgument,
+    old: Annotated[str, typer.Argument(help="the class, by its exact name", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="its new name", metavar="NEW")],
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Give a class another name."""
+    from classgraft import api
+
+    renamed = api.rename(_load(bundle), old, new)
+    api.save(renamed, out or bundle)
+    print(renamed.history[-1]["sentence"])
+
+
+@app.command()
+def merge(
+    bundle: BundleArgument,
+    first: Annotated[str, typer.Argument(help="a class, by its exact name", metavar="A")],
+    second: Annotated[str, typer.Argument(help="the class to count as A from now on", metavar="B")],
+    name: Annotated[str | None, typer.Option(help="of the two together (A's)")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Make two classes one, whose probability is the sum of theirs."""
+    from classgraft import api
+
+    merged = api.merge(_load(bundle), first, second, name)
+    api.save(merged, out or bundle)
+    print(f"{merged.history[-1]['sentence']}; {len(merged.classes)} are left")
 
 
 @app.command()
