@@ -1,0 +1,4 @@
+from typing import Any
+
+def page(results: dict[str, Any], command: str) -> str:
+    return ""
