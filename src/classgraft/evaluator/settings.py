@@ -39,13 +39,13 @@ MNIST = Recipe(epochs=5, batch_size=128, lr=0.01, weight_decay=0.0, milestones=(
 FEW = (60, *[5] * 8)
 
 _CIFAR = Setting(
-    Equal(10, 10, 100), "torchvision:CIFAR100:train", "torchvision:CIFAR100:test", recipe=CIFAR, exemplars=2000,
+    Equal(10, 10, 100), "torchvision:CIFAR100,root=data,split=train", "torchvision:CIFAR100,root=data,split=test", recipe=CIFAR, exemplars=2000,
 )  # fmt: skip
 _IMAGENET = Setting(
-    Equal(100, 100, 1000), "hf:ILSVRC/imagenet-1k:train", "hf:ILSVRC/imagenet-1k:validation", size=224,
+    Equal(100, 100, 1000), "hf:ILSVRC/imagenet-1k,split=train", "hf:ILSVRC/imagenet-1k,split=validation", size=224,
     start=Start("timm:resnet18"), recipe=IMAGENET, exemplars=20_000,
 )  # fmt: skip
-_MNIST = Setting(Domains("permuted"), "torchvision:MNIST:train", "torchvision:MNIST:test", recipe=MNIST)
+_MNIST = Setting(Domains("permuted"), "torchvision:MNIST,root=data,split=train", "torchvision:MNIST,root=data,split=test", recipe=MNIST)
 
 NAMED: dict[str, Setting] = {
     **{f"cifar100-b0-{n}": replace(_CIFAR, protocol=Equal(100 // n, 100 // n, 100)) for n in (5, 10, 20, 50)},
@@ -66,7 +66,7 @@ NAMED: dict[str, Setting] = {
     "rotated-mnist": replace(_MNIST, protocol=Domains("rotated")),
 }  # fmt: skip
 """B0-N: all classes in N equal steps; B50-N: half of them first, the rest in N steps. Images of one's own may be given
-instead of the ones named."""
+instead of the ones named, which torchvision looks for in the folder ``data``."""
 
 
 def named(name: str) -> Setting:
