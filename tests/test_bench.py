@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from outside import photos as folders
@@ -88,7 +89,7 @@ def test_a_class_of_ones_own_joins_by_its_instance_and_is_measured_as_by_hand(tm
     assert heard[0].startswith("Means, seed 3, order 1993: average ")
     # the same by hand: frozen features and nearest means
     train, test = data()
-    order = [NAMES[k] for k in torch.tensor(__import__("numpy").random.RandomState(1993).permutation(7)).tolist()]
+    order = [NAMES[k] for k in torch.tensor(np.random.RandomState(1993).permutation(7)).tolist()]  # noqa: NPY002
     model = Start(Body).classifier(3)
     features = {part: answers(model, part.of(order), model.features) for part in (train, test)}
     means = torch.stack([features[train][train.of(order).labels == k].mean(0) for k in range(7)])
@@ -107,9 +108,7 @@ def test_a_class_of_ones_own_joins_by_its_instance_and_is_measured_as_by_hand(tm
         assert line["seen"][t] == pytest.approx(float((said == truth)[seen].double().mean()))
     assert line["average"] == pytest.approx(sum(line["seen"]) / 3)
     assert line["bytes"] == 7 * 4
-    assert line["parameters"] == 498 + 12 + 12 + 7 * 7 or line["parameters"] == sum(
-        p.numel() for p in model.grown(NAMES).parameters()
-    )
+    assert line["parameters"] == sum(p.numel() for p in model.parameters()) + 7 * (6 + 1)
     assert len(line["step_seconds"]) == 3
 
 
@@ -257,7 +256,9 @@ def test_bad_input_is_a_sentence(tmp_path: Path, methods: Any, options: dict[str
 def test_test_images_must_cover_every_class(tmp_path: Path) -> None:
     train, test = data()
     with pytest.raises(InputError, match="class 'g' has no test image"):
-        classgraft.bench(["rows"], train, test.of(NAMES[:6]), out=tmp_path, protocol=Setting(Equal(3, 2)), start=Start(Body))
+        classgraft.bench(
+            ["rows"], train, test.of(NAMES[:6]), out=tmp_path, protocol=Setting(Equal(3, 2)), start=Start(Body)
+        )
     with pytest.raises(InputError, match="test images are missing"):
         classgraft.bench(["rows"], train, out=tmp_path)
 
@@ -269,8 +270,8 @@ def test_ray_gives_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    alone = bench(["rows", Means()], tmp_path / "alone", seeds=(0, 1), settings={"rows": {"steps": 5}})
-    spread = bench(["rows", Means()], tmp_path / "ray", seeds=(0, 1), settings={"rows": {"steps": 5}}, ray=True)
+    alone = bench(["finetune", Means()], tmp_path / "alone")
+    spread = bench(["finetune", Means()], tmp_path / "ray", ray=True)
     assert without_times(spread) == without_times(alone)
 
 
@@ -363,22 +364,14 @@ def test_a_process_that_is_killed_and_started_again_ends_with_the_same_results(p
         return [sys.executable, "-m", "classgraft", *map(str, words(place, out, *more))]
 
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, timeout=200)
-    kills = 0
-    while kills < 2:
-        process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        journal = tmp_path / "broken" / "runs"
-        seen = len(list(journal.rglob("*.journal"))) if journal.exists() else 0
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            if journal.exists() and len(list(journal.rglob("*.journal"))) > seen:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.01)
-        process.wait(timeout=100)
-        if process.returncode == 0:
-            break
-    assert kills
+    process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while len(list((tmp_path / "broken").rglob("*.journal"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)  # the second of three steps is done
+    process.wait(timeout=100)
+    assert not (tmp_path / "broken" / "results.json").exists()
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True, timeout=200)
     both = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "broken")]
     assert without_times(both[0]) == without_times(both[1])

@@ -34,7 +34,7 @@ def which(images: Images) -> list[int]:
 def test_the_order_of_a_seed_is_the_one_of_the_literature() -> None:
     names = tuple(map(str, range(100)))
     assert ordered(names, 1993)[:10] == ("68", "56", "78", "8", "23", "84", "90", "65", "74", "76")
-    state = np.random.RandomState(7)  # noqa: NPY002
+    state = np.random.RandomState(7)
     assert ordered(NAMES, 7) == tuple(NAMES[k] for k in state.permutation(7))
     assert ordered(NAMES, "given") == NAMES
 
@@ -60,8 +60,8 @@ def test_every_class_comes_once_with_all_of_its_images() -> None:
     assert tuple(name for task, _ in found for name in task.classes) == ordered(NAMES, 1993)
     for task, test in found:
         assert task.classes == task.train.classes == test.classes
-    assert sorted(sum((which(task.train) for task, _ in found), [])) == list(range(42))
-    assert sorted(sum((which(test) for _, test in found), [])) == list(range(100, 114))
+    assert sorted(k for task, _ in found for k in which(task.train)) == list(range(42))
+    assert sorted(k for _, test in found for k in which(test)) == list(range(100, 114))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_few_shots_are_drawn_by_the_seed_after_the_first_step() -> None:
 
 def test_blurred_boundaries_deal_the_share_to_other_steps_and_lose_no_image() -> None:
     found = steps(Equal(3, 2, blur=0.5))
-    assert sorted(sum((which(task.train) for task, _ in found), [])) == list(range(42))
+    assert sorted(k for task, _ in found for k in which(task.train)) == list(range(42))
     owners = [("a", "b", "c"), ("d", "e"), ("f", "g")]
     for (task, test), own in zip(found, owners, strict=True):
         assert task.classes[: len(own)] == test.classes == own

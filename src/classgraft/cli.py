@@ -267,7 +267,9 @@ def demo(
 def bench(
     methods: Annotated[str, typer.Option(help="names from classgraft methods, with commas between", metavar="A,B")],
     out: Annotated[Path, typer.Option(help="folder of the results; given again, finished cells are not run again")],
-    images: Annotated[str | None, typer.Option(help="training images: a folder with one folder a class, or .parquet")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="training images: a folder with one folder a class, or .parquet")
+    ] = None,
     test: Annotated[str | None, typer.Option(help="test images, on which nothing is chosen")] = None,
     protocol: Annotated[str | None, typer.Option(help="a paper's, by name, with its images and recipe")] = None,
     first: Annotated[int | None, typer.Option(help="classes of the first step (10)")] = None,
@@ -277,10 +279,10 @@ def bench(
         str | None, typer.Option(help="classes of each step, where they are not equal", metavar="N,N,N")
     ] = None,
     shots: Annotated[int | None, typer.Option(help="images of each class from the second step on (all)")] = None,
-    blur: Annotated[float | None, typer.Option(help="share of each class's images that come in other steps (0)")] = None,
-    order_seed: Annotated[
-        str | None, typer.Option(help="seeds or names of class orders (1993)", metavar="N,N")
+    blur: Annotated[
+        float | None, typer.Option(help="share of each class's images that come in other steps (0)")
     ] = None,
+    order_seed: Annotated[str | None, typer.Option(help="seeds or names of class orders (1993)", metavar="N,N")] = None,
     seeds: Annotated[str, typer.Option(help="each a run of every method on every order", metavar="N,N")] = "0",
     size: Annotated[int | None, typer.Option(help="side of the squares, in pixels (32)")] = None,
     arch: Annotated[str | None, typer.Option(help="cifar:NAME or timm:NAME (cifar:resnet32)")] = None,
@@ -300,7 +302,8 @@ def bench(
     lr: Annotated[float | None, typer.Option(help="learning rate at the start (0.1)")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="of every weight that learns (0.0005)")] = None,
     milestones: Annotated[
-        tuple[float, float] | None, typer.Option(help="shares of the epochs after which it is divided by ten (0.6 0.85)")
+        tuple[float, float] | None,
+        typer.Option(help="shares of the epochs after which it is divided by ten (0.6 0.85)"),
     ] = None,
     augment: Annotated[str | None, typer.Option(help="augmentation by name (crop-flip)")] = None,
     set_: Annotated[

@@ -73,7 +73,9 @@ def measured(cell: Cell, start: Classifier, stream: Stream, times: Path) -> dict
             fresh.write_text(json.dumps(seconds))
             fresh.replace(times)
         if missing := [name for name in task.classes if name not in model.classes]:
-            raise InputError(f"{cell.label} gave a classifier without the class '{missing[0]}'; extend adds a task's classes.")
+            raise InputError(
+                f"{cell.label} gave a classifier without the class '{missing[0]}'; extend adds a task's classes."
+            )
         tests.append(test)
         found = [_right(model, part) for part in tests]
         rows.append([joint for joint, _ in found])

@@ -43,11 +43,13 @@ def ordered(names: Sequence[str], order: Order) -> tuple[str, ...]:
     if isinstance(order, int):
         if not 0 <= order < 2**32:
             raise InputError(f"The order's seed is {order}; it is a whole number from 0 to 2**32 - 1.")
-        places = np.random.RandomState(order).permutation(len(names)).tolist()  # noqa: NPY002 - the field's convention
+        places = np.random.RandomState(order).permutation(len(names)).tolist()
     elif order in WRITTEN:
         places = list(WRITTEN[order])
         if len(names) != len(places):
-            raise InputError(f"The order '{order}' is of {len(places)} classes, but there are {len(names)}; give a seed.")
+            raise InputError(
+                f"The order '{order}' is of {len(places)} classes, but there are {len(names)}; give a seed."
+            )
     else:
         raise InputError(f"There is no order '{order}'; give a seed.{nearest(order, ['given', *WRITTEN])}")
     return tuple(names[place] for place in places)

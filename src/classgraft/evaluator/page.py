@@ -74,7 +74,8 @@ def _learner(name: str, rows: Sequence[Row], settings: str) -> Learner:
     return Learner(
         line=Line(name, tuple(found.mean for found in seen), halves),
         accuracies={
-            words: None if rows[0][key] is None else _measure([row[key] for row in rows]) for words, key in COLUMNS.items()
+            words: None if rows[0][key] is None else _measure([row[key] for row in rows])
+            for words, key in COLUMNS.items()
         },
         matrix=tuple(
             tuple(None if values[0] is None else _measure(values).mean for values in zip(*lines, strict=True))

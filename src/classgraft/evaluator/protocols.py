@@ -38,7 +38,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
-            raise InputError(f"The steps have {self.sizes} classes; give one step at least, each of one class at least.")
+            raise InputError(
+                f"The steps have {self.sizes} classes; give one step at least, each of one class at least."
+            )
         if self.shots is not None and self.shots < 1:
             raise InputError(f"There are {self.shots} shots; one image a class is the least.")
         if not 0 <= self.blur < 1:
@@ -53,7 +55,9 @@ class Split:
             InputError: there are fewer classes than the steps take.
         """
         if sum(self.sizes) > len(names):
-            raise InputError(f"The steps take {sum(self.sizes)} classes, but there are {len(names)}; give smaller steps.")
+            raise InputError(
+                f"The steps take {sum(self.sizes)} classes, but there are {len(names)}; give smaller steps."
+            )
         ends = np.cumsum(self.sizes).tolist()
         return [tuple(names[end - size : end]) for size, end in zip(self.sizes, ends, strict=True)]
 

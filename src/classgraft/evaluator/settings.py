@@ -45,7 +45,12 @@ _IMAGENET = Setting(
     Equal(100, 100, 1000), "hf:ILSVRC/imagenet-1k,split=train", "hf:ILSVRC/imagenet-1k,split=validation", size=224,
     start=Start("timm:resnet18"), recipe=IMAGENET, exemplars=20_000,
 )  # fmt: skip
-_MNIST = Setting(Domains("permuted"), "torchvision:MNIST,root=data,split=train", "torchvision:MNIST,root=data,split=test", recipe=MNIST)
+_MNIST = Setting(
+    Domains("permuted"),
+    "torchvision:MNIST,root=data,split=train",
+    "torchvision:MNIST,root=data,split=test",
+    recipe=MNIST,
+)
 
 NAMED: dict[str, Setting] = {
     **{f"cifar100-b0-{n}": replace(_CIFAR, protocol=Equal(100 // n, 100 // n, 100)) for n in (5, 10, 20, 50)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,14 +26,15 @@ def over_ray(job: Job, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Line]]:
         InputError: Ray is not installed, or the images stream from a file of this machine.
     """
     try:
-        import ray
+        import ray as found
     except ImportError as error:
         raise InputError("Ray is not installed; pip install 'classgraft[ray]', or leave --ray out.") from error
     if not cells:
         return
+    ray: Any = found
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         shared = ray.put(job)

@@ -33,11 +33,17 @@ class Start:
 
     def __str__(self) -> str:
         words = self.source if isinstance(self.source, str) else self.source.__qualname__
-        return words + "".join(f" {key}={value}" for key, value in self.arguments.items()) + " pretrained" * bool(self.weights)
+        return (
+            words
+            + "".join(f" {key}={value}" for key, value in self.arguments.items())
+            + " pretrained" * bool(self.weights)
+        )
 
     def preparation(self, size: int) -> Preparation:
         """For squares of ``size`` pixels."""
-        stated = Architecture(self.source, self.arguments).preparation() if isinstance(self.source, str) else Preparation()
+        stated = (
+            Architecture(self.source, self.arguments).preparation() if isinstance(self.source, str) else Preparation()
+        )
         return replace(
             stated, size=size, resize=usual_resize(size), mean=self.mean or stated.mean, std=self.std or stated.std
         )
@@ -62,7 +68,9 @@ class Start:
         weights = read_weights(Path(self.weights))
         name = head_name(architecture.build(2))
         if f"{name}.weight" not in weights:
-            raise InputError(f"{self.weights} has no tensor '{name}.weight'; give weights of a whole {architecture.source}.")
+            raise InputError(
+                f"{self.weights} has no tensor '{name}.weight'; give weights of a whole {architecture.source}."
+            )
         rows = len(weights[f"{name}.weight"])
         network = architecture.build(rows)
         load_weights(network, weights, f"{architecture.source} with {rows} classes")

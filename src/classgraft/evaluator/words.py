@@ -64,7 +64,9 @@ def setting(
     """A named setting, or one of these steps, with this network."""
     asked = given(steps)
     if protocol is not None and asked:
-        raise InputError(f"--protocol says already how the classes come; leave --{next(iter(asked))} out, or the protocol.")
+        raise InputError(
+            f"--protocol says already how the classes come; leave --{next(iter(asked))} out, or the protocol."
+        )
     if "sizes" in asked:
         unfit = next((key for key in ("first", "step", "classes") if key in asked), None)
         if unfit:

@@ -42,7 +42,9 @@ def progress(lines: Sequence[Line], at: Sequence[float], label: str) -> str:
     marks = {float(value): f"{value:g}" for value in _thinned(at, 12)}
     span = (at[-1] - at[0]) or 1.0
     end = at[-1] + span * _ROOM / 700  # an axis that goes on where the names stand
-    plot = _axes("Accuracy after each step", (940, 400), marks | {end: ""}, _percents(y), label, "accuracy on all seen, %")
+    plot = _axes(
+        "Accuracy after each step", (940, 400), marks | {end: ""}, _percents(y), label, "accuracy on all seen, %"
+    )
     names = []
     for k, line in enumerate(lines):
         points = list(zip(map(float, at), line.values, strict=True))
