@@ -89,7 +89,7 @@ def test_a_class_of_ones_own_joins_by_its_instance_and_is_measured_as_by_hand(tm
     assert heard[0].startswith("Means, seed 3, order 1993: average ")
     # the same by hand: frozen features and nearest means
     train, test = data()
-    order = [NAMES[k] for k in torch.tensor(np.random.RandomState(1993).permutation(7)).tolist()]  # noqa: NPY002
+    order = [NAMES[k] for k in torch.tensor(np.random.RandomState(1993).permutation(7)).tolist()]
     model = Start(Body).classifier(3)
     features = {part: answers(model, part.of(order), model.features) for part in (train, test)}
     means = torch.stack([features[train][train.of(order).labels == k].mean(0) for k in range(7)])

@@ -30,7 +30,9 @@ def cells_of(
     given: list[list[Any]] = [labels, list(seeds), list(setting.orders)]
     for values in given:
         if twice := [value for value in values if values.count(value) > 1]:
-            raise InputError(f"'{twice[0]}' is given twice; give each method, seed and order once, or a mapping of names.")
+            raise InputError(
+                f"'{twice[0]}' is given twice; give each method, seed and order once, or a mapping of names."
+            )
     if strange := [name for name in settings if name not in labels]:
         raise InputError(
             f"Settings are given for '{strange[0]}', which is not one of the methods: {', '.join(labels)}."

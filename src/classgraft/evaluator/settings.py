@@ -39,12 +39,21 @@ MNIST = Recipe(epochs=5, batch_size=128, lr=0.01, weight_decay=0.0, milestones=(
 FEW = (60, *[5] * 8)
 
 _CIFAR = Setting(
-    Equal(10, 10, 100), "torchvision:CIFAR100,root=data,split=train", "torchvision:CIFAR100,root=data,split=test", recipe=CIFAR, exemplars=2000,
-)  # fmt: skip
+    Equal(10, 10, 100),
+    "torchvision:CIFAR100,root=data,split=train",
+    "torchvision:CIFAR100,root=data,split=test",
+    recipe=CIFAR,
+    exemplars=2000,
+)
 _IMAGENET = Setting(
-    Equal(100, 100, 1000), "hf:ILSVRC/imagenet-1k,split=train", "hf:ILSVRC/imagenet-1k,split=validation", size=224,
-    start=Start("timm:resnet18"), recipe=IMAGENET, exemplars=20_000,
-)  # fmt: skip
+    Equal(100, 100, 1000),
+    "hf:ILSVRC/imagenet-1k,split=train",
+    "hf:ILSVRC/imagenet-1k,split=validation",
+    size=224,
+    start=Start("timm:resnet18"),
+    recipe=IMAGENET,
+    exemplars=20_000,
+)
 _MNIST = Setting(
     Domains("permuted"),
     "torchvision:MNIST,root=data,split=train",
