@@ -144,6 +144,22 @@ def test_the_recipe_and_the_budget_reach_whoever_has_them(tmp_path: Path) -> Non
     assert a["matrix"] != b["matrix"], "another seed draws other weights"
 
 
+@dataclass(frozen=True)
+class Burst(Extender):
+    """Diverges."""
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        return model.grown(task.classes, torch.full((len(task.classes), 6), torch.nan))
+
+
+def test_what_diverged_is_wrong_everywhere_and_says_so(tmp_path: Path) -> None:
+    heard: list[str] = []
+    (line,) = bench([Burst()], tmp_path / "o", tell=heard.append)["methods"]["Burst"]
+    assert (line["average"], line["task_last"], line["ece"], line["diverged"]) == (0.0, 0.0, None, True)
+    assert "diverged" in heard[0]
+    assert "NaN" not in (tmp_path / "o" / "results.json").read_text()
+
+
 def test_bytes_of_a_memory_by_hand() -> None:
     @dataclass(frozen=True)
     class Kept:

@@ -191,7 +191,7 @@ def _put(
         "recipe": {key: value for key, value in dataclasses.asdict(setting.recipe).items() if key != "seed"},
         "versions": api.versions(),
     }
-    results: dict[str, Any] = json.loads(json.dumps(gathered))  # as whoever reads the file has it
+    results: dict[str, Any] = json.loads(json.dumps(gathered, allow_nan=False))  # as whoever reads the file has it
     write(json.dumps(results, indent=1, ensure_ascii=False) + "\n", folder / "results.json")
     write(page(results, command), folder / "report.html")
     return results
@@ -199,6 +199,7 @@ def _put(
 
 def _told(cell: Cell, line: Mapping[str, Any], note: str = "") -> str:
     forgets = "" if line["forgetting"] is None else f", forgetting {100 * line['forgetting']:.1f}"
+    note += " (it diverged: not a number)" * bool(line["diverged"])
     return (
         f"{cell.label}, seed {cell.seed}, order {cell.order}: average {100 * line['average']:.1f} %, last"
         f" {100 * line['last']:.1f} %{forgets}, {line['seconds']:.0f} s{note}"

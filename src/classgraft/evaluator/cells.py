@@ -84,6 +84,8 @@ def measured(cell: Cell, start: Classifier, stream: Stream, times: Path) -> dict
     result, own = Incremental(_square(rows), images), Incremental(_square(own_rows), images)
     every = all(set(test.classes) == set(model.classes) for test in tests)
     confidence = torch.cat([answers(model, test).softmax(1) for test in tests])
+    truth = torch.cat([_places(model, test)[test.labels] for test in tests])
+    diverged = bool(confidence.isnan().any())
     return {
         "seed": cell.seed,
         "order": cell.order,
@@ -97,7 +99,8 @@ def measured(cell: Cell, start: Classifier, stream: Stream, times: Path) -> dict
         "old": result.old,
         "new": result.new,
         "harmonic": harmonic(result.old, result.new),
-        "ece": calibration_error(confidence, torch.cat([_places(model, test)[test.labels] for test in tests])),
+        "ece": None if diverged else calibration_error(confidence, truth),
+        "diverged": diverged,
         "task_matrix": _numbers(own.accuracy),
         "task_average": float(own.accuracy.nanmean(1).mean()),
         "task_last": float(own.accuracy[-1].mean()),
@@ -116,10 +119,11 @@ def _places(model: Classifier, test: Images) -> Tensor:
 
 
 def _right(model: Classifier, test: Images) -> tuple[int, int]:
-    """Right answers among all classes, and among the step's own from the same logits."""
+    """Right answers among all classes, and among the step's own from the same logits; an image with a nan is wrong."""
     logits, places = answers(model, test), _places(model, test)
-    joint = int((logits.argmax(1) == places[test.labels]).sum())
-    return joint, int((logits[:, places].argmax(1) == test.labels).sum())
+    sound = ~logits.isnan().any(1)
+    joint = int(((logits.argmax(1) == places[test.labels]) & sound).sum())
+    return joint, int(((logits[:, places].argmax(1) == test.labels) & sound).sum())
 
 
 def _square(rows: list[list[int]]) -> Tensor:

@@ -21,7 +21,7 @@ COLUMNS = {
     "harmonic mean": "harmonic",
     "forgetting": "forgetting",
     "own task": "task_last",
-    "calibration error": "ece",
+    "miscalibrated": "ece",
 }
 
 
@@ -74,7 +74,7 @@ def _learner(name: str, rows: Sequence[Row], settings: str) -> Learner:
     return Learner(
         line=Line(name, tuple(found.mean for found in seen), halves),
         accuracies={
-            words: None if rows[0][key] is None else _measure([row[key] for row in rows])
+            words: None if any(row[key] is None for row in rows) else _measure([row[key] for row in rows])
             for words, key in COLUMNS.items()
         },
         matrix=tuple(
