@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError
+    from classgraft.evaluator.bench import bench
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
     from classgraft.training.recipe import Recipe
@@ -25,6 +26,7 @@ _HOME = {
         ("evaluate", "extend", "import_model", "load", "merge", "predict", "remove", "rename", "save", "train", "undo"),
         "classgraft.api",
     ),
+    "bench": "classgraft.evaluator.bench",
     "Bundle": "classgraft.bundle",
     "Images": "classgraft.data.images",
     "Task": "classgraft.data.images",
@@ -42,6 +44,7 @@ __all__ = [
     "Preparation",
     "Recipe",
     "Task",
+    "bench",
     "evaluate",
     "extend",
     "import_model",
