@@ -81,7 +81,13 @@ def main() -> None:
                     continue
                 started = time.perf_counter()
                 grown = api.extend(
-                    base, photos, method=method, settings=settings, shots=shots, seed=seed, old_images=old if sees else None
+                    base,
+                    photos,
+                    method=method,
+                    settings=settings,
+                    shots=shots,
+                    seed=seed,
+                    old_images=old if sees else None,
                 )
                 event = grown.history[-1]
                 row = {"name": name, "sees old images": sees, "picked": event["method"], "shots": shots, "seed": seed}

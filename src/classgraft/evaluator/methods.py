@@ -51,19 +51,22 @@ def _label(method: str | Extender) -> str:
 
 
 def _made(method: str | Extender, setting: Setting, recipe: Mapping[str, Any], own: Mapping[str, Any]) -> Extender:
-    """With the recipe and the budget of exemplars, where it has those."""
-    budget = {} if setting.exemplars is None else {"exemplars": setting.exemplars}
+    """With the recipe, the budget of exemplars and batch-norm statistics that follow, where it has those."""
+    # networks here learn from nothing and from many images; methods leave statistics alone for the sake of a few photos
+    usual: dict[str, Any] = {"statistics": True}
+    if setting.exemplars is not None:
+        usual["exemplars"] = setting.exemplars
     if not isinstance(method, str):
         ready: Any = method
         fields = _fields(method)
         if unknown := [key for key in own if key not in fields]:
             raise InputError(f"{_label(method)} has no setting '{unknown[0]}'.{nearest(unknown[0], fields)}")
-        chosen = {**{key: value for key, value in budget.items() if key in fields}, **own}
+        chosen = {**{key: value for key, value in usual.items() if key in fields}, **own}
         if "recipe" in fields:
             chosen["recipe"] = dataclasses.replace(chosen.get("recipe", ready.recipe), **recipe)
         return dataclasses.replace(ready, **chosen) if chosen else method
     fields = _fields(catalogue.method_type(catalogue.entry(method, "extend")))
-    given: dict[str, Any] = {key: value for key, value in budget.items() if key in fields}
+    given: dict[str, Any] = {key: value for key, value in usual.items() if key in fields}
     if "recipe" in fields:
         given |= {
             f.name: getattr(setting.recipe, f.name) for f in dataclasses.fields(setting.recipe) if f.name not in fields
