@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import json
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from classgraft import catalogue
@@ -27,6 +29,7 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
+from classgraft.packing import Packed, packed, unpacked, without
 from classgraft.training import loop
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
@@ -552,13 +555,48 @@ def test_memory_is_a_frozen_dataclass_and_holds_no_training_image_unless_it_says
     memory = remembered(method, model, task(OLD))
     later = remembered(method, method.extend(model, memory, task(NEW)), task(NEW), memory)
     for kept in (memory, later):
-        assert (kept is None) == (keeps == "nothing")
+        assert (kept is None) == (keeps == "nothing") == (method.memory_type is None)
         if kept is not None:
             assert dataclasses.is_dataclass(kept)
             assert kept.__dataclass_params__.frozen  # type: ignore[attr-defined]
             assert holds_an_image(kept, photos(OLD)) == (keeps == "images")
     if keeps == "images":
         assert holds_an_image(later, photos(NEW))
+
+
+@extenders
+def test_memory_survives_saving_and_extends_to_the_same_bits(name: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    if memory is None:
+        return
+    kept = packed(memory)
+    assert method.memory_type is not None
+    again = unpacked(method.memory_type, Packed(json.loads(json.dumps(kept.plain)), load(save(dict(kept.tensors)))))
+    assert bits(again) == bits(memory)
+    assert weights(method.extend(model, again, task(NEW))) == weights(method.extend(model, memory, task(NEW)))
+
+
+@extenders
+def test_a_removed_class_leaves_the_memory_and_the_method_goes_on(name: str) -> None:
+    method, model = made(name), trained()
+    memory = without(remembered(method, model, task(OLD)), ["bee"])
+    assert "bee" not in set(words(memory))
+    assert not holds_an_image(memory, photos(("bee",)))
+    left = tuple(kept for kept in OLD if kept != "bee")
+    assert sound(method.extend(model.without(["bee"]), memory, task(NEW)), left + NEW)
+
+
+def words(value: object) -> Iterator[str]:
+    """Every string in a memory, the keys of dictionaries included: class names are among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (word for pair in value.items() for item in pair for word in words(item))
+    elif isinstance(value, tuple | list):
+        yield from (word for item in value for word in words(item))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from (word for field in dataclasses.fields(value) for word in words(getattr(value, field.name)))
 
 
 @pytest.mark.parametrize("form", ["pixels", "fractions", "input", "one among numbers"])

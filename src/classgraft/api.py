@@ -16,8 +16,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, metrics
-from classgraft.bundle import CODE, Bundle, check_place, load, place, save
+from classgraft import catalogue, memories, metrics, packing
+from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source
@@ -30,6 +30,7 @@ from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
+from classgraft.verbs import Extender
 
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
@@ -131,7 +132,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         settings: fields of the method, such as {"views": 16}.
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
-        old_images: a source of images of the old classes, for methods that can use them.
+        old_images: a source of images of the old classes: ``remember`` looks at them first, and the extension sees
+            only what it kept.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -202,25 +204,88 @@ def _extend_bundle(
             if count < shots:
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
-    memory = None
     if old_images is not None:
-        old = old_images if isinstance(old_images, Images) else labelled(bundle, [old_images], strict=strict, warn=warn)
-        memory = extender.remember(bundle.model, Task(bundle.classes, old), None)
+        memory = _look_back(bundle, chosen, extender, old_images, strict, warn)
+    else:
+        memory = memories.recall(bundle, chosen)
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
+    held = _kept(bundle, chosen, grown, extender.remember(grown, Task(photos.classes, photos), memory), warn)
     event = _event(
         "extend",
         f"{len(photos.classes)} classes added by {chosen} from {len(photos)} photos",
         method=chosen,
         why=why,
-        settings={f.name: _plain(getattr(extender, f.name)) for f in dataclasses.fields(extender)},  # type: ignore[arg-type]
+        settings=_settings_of(extender),
         classes=list(photos.classes),
         photos=len(photos),
         shots=shots,
         seed=seed,
+        bytes=held[chosen].content.nbytes if chosen in held else 0,
         seconds={"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)},
     )
-    return bundle.then(grown, event, photos.classes)
+    return bundle.then(grown, event, photos.classes, held)
+
+
+def remember(
+    bundle: Bundle,
+    images: str | Path | Source | Images,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
+    """Keep what the method needs of these images, of classes that the model has, for extensions when they are gone.
+
+    What it kept of the same classes before is replaced; what it kept of others stays.
+    """
+    extender = catalogue.extender(method, settings)
+    if extender.memory_type is None:
+        raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
+    memory = _look_back(bundle, method, extender, images, strict, warn)
+    held = memories.kept(bundle, method, bundle.model, memory)
+    size = held[method].content.nbytes if method in held else 0
+    event = _event(
+        "remember",
+        f"{size:,} bytes kept by {method} ({extender.keeps})",
+        method=method,
+        settings=_settings_of(extender),
+        bytes=size,
+    )
+    return bundle.then(bundle.model, event, bundle.added, held)
+
+
+def _look_back(
+    bundle: Bundle,
+    method: str,
+    extender: Extender,
+    images: str | Path | Source | Images,
+    strict: bool,
+    warn: Callable[[str], None],
+) -> object | None:
+    """What the method keeps once it has seen these images of classes that the model has."""
+    old = images if isinstance(images, Images) else labelled(bundle, [images], strict=strict, warn=warn)
+    seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
+    try:
+        before = packing.without(memories.recall(bundle, method), seen)
+    except InputError:  # what was kept is of another body, and these images are to replace it
+        before = None
+    return extender.remember(bundle.model, Task(seen, old.of(seen)), before)
+
+
+def _kept(
+    bundle: Bundle, method: str, grown: Classifier, memory: object | None, warn: Callable[[str], None]
+) -> dict[str, Kept]:
+    """All memories after an extension; says which are lost."""
+    try:
+        held = memories.kept(bundle, method, grown, memory)
+    except InputError as error:
+        warn(str(error))
+        held = memories.kept(bundle, method, grown, None)
+    for name in memories.lost(bundle, held):
+        warn(f"What {name} kept belongs to the weights before this step and is dropped; undo brings it back.")
+    return held
 
 
 def choose(method: str, old_images: bool) -> tuple[str, str]:
@@ -407,8 +472,8 @@ def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mappi
     event = _event(
         "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
     )
-    # what the steps before kept to be undone was beside other weights
-    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=())
+    # what the steps before kept to be undone, and what methods keep, was beside other weights
+    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=(), memories={})
 
 
 def undo(bundle: Bundle) -> Bundle:
@@ -422,12 +487,17 @@ def remove(bundle: Bundle, name: str) -> Bundle:
     if len(bundle.classes) == 1:
         raise InputError(f"'{gone}' is the model's only class; a classifier needs one at least.")
     event = _event("remove", f"the class '{gone}' was removed", classes=[gone])
-    return bundle.then(bundle.model.without([gone]), event, [kept for kept in bundle.added if kept != gone])
+    added = [kept for kept in bundle.added if kept != gone]
+    return bundle.then(bundle.model.without([gone]), event, added, memories.rid(bundle, [gone]))
 
 
 def _event(kind: str, sentence: str, **facts: Any) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     return {"event": kind, "date": now, "sentence": sentence, **facts, "versions": versions()}
+
+
+def _settings_of(method: object) -> dict[str, Any]:
+    return {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
 
 
 def _plain(value: Any) -> Any:
@@ -443,6 +513,7 @@ __all__ = [
     "load",
     "logits_of",
     "predict",
+    "remember",
     "remove",
     "save",
     "train",

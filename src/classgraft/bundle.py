@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
+from classgraft.packing import Packed
 from classgraft.storage import recover, replaced
 
 FORMAT = 1
@@ -36,8 +37,19 @@ OWN = re.compile(
     r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
 )
 """The files of a bundle; any other in its folder belongs to somebody else."""
+MEMORY = "memory:"
+"""In front of a memory's tensors where they stand beside the network's."""
 CODE = "python"
 """The source of a network that was given as an object: such a bundle needs that object's code to be loaded."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a method keeps of the classes, beside the model."""
+
+    body: str
+    """Fingerprint of the body that it was made with; features of another are not comparable."""
+    content: Packed
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class Bundle:
     """Classes that the last extension added."""
     history: tuple[dict[str, Any], ...] = ()
     """What was done, oldest first."""
+    memories: Mapping[str, Kept] = field(default_factory=dict, repr=False)
+    """What ``remember`` kept, by method."""
     undone: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...] = field(default=(), repr=False)
     """For each step that can be undone, oldest first: the configuration before it and the tensors that it changed."""
 
@@ -60,18 +74,13 @@ class Bundle:
     def classes(self) -> tuple[str, ...]:
         return self.model.classes
 
-    def then(self, model: Classifier, event: dict[str, Any], added: Sequence[str]) -> Bundle:
+    def then(
+        self, model: Classifier, event: dict[str, Any], added: Sequence[str], memories: Mapping[str, Kept]
+    ) -> Bundle:
         """The bundle after a step that can be undone."""
-        return replace(
-            self,
-            model=model,
-            added=tuple(added),
-            history=(*self.history, event),
-            undone=(
-                *self.undone,
-                (_configuration(self), _changed(_tensors(self), _tensors(replace(self, model=model)))),
-            ),
-        )
+        after = replace(self, model=model, added=tuple(added), memories=memories, history=(*self.history, event))
+        before = ({**_configuration(self), "memory": _memory_plain(self)}, _changed(_all(self), _all(after)))
+        return replace(after, undone=(*self.undone, before))
 
     def before(self) -> Bundle:
         """The bundle before its last step.
@@ -85,7 +94,9 @@ class Bundle:
             )
         config, changed = self.undone[-1]
         with _damaged("The record of the step before"):
-            tensors = {**_tensors(self), **changed}
+            tensors = {**_all(self), **changed}
+            memories = _memories(config.get("memory", {}), tensors)
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(MEMORY)}
             plain = structure.plain(self.model.body)
             body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
             for name in self.model.body.state_dict().keys() - body.state_dict().keys():
@@ -94,7 +105,7 @@ class Bundle:
             for name in (f"{self.head}.weight", f"{self.head}.bias"):
                 tensors[name] = tensors[name][:rows]
             earlier = _assembled(config, tensors, plain, "the step before")
-        return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
+        return replace(earlier, memories=memories, history=self.history[:-1], undone=self.undone[:-1])
 
 
 def check_place(folder: str | Path) -> None:
@@ -141,6 +152,9 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
             save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
+        if bundle.memories:
+            (fresh / "memory.json").write_text(json.dumps(_memory_plain(bundle), ensure_ascii=False), "utf-8")
+            save_file(_memory_tensors(bundle), fresh / "memory.safetensors", metadata={"format": "pt"})
         lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in bundle.history]
         (fresh / "history.jsonl").write_text("".join(lines), "utf-8")
         config = _configuration(bundle)
@@ -160,7 +174,7 @@ def _copy(path: Path, to: Path) -> None:
 
 def _is_checked(path: Path) -> bool:
     """Whether a change of this file between saving and loading is damage: nobody writes it by hand."""
-    return path.name == "history.jsonl" or path.name == "model.safetensors" or path.name.startswith("undo-")
+    return path.name in ("history.jsonl", "model.safetensors") or path.name.startswith(("undo-", "memory."))
 
 
 def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
@@ -194,6 +208,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
             for i in range(int(config["graft"]["undo"]))
         ]
         tensors = _read_tensors(folder / "model.safetensors")
+        plain, held = (
+            ({}, {})
+            if "memory.json" not in stated
+            else (_read_json(folder / "memory.json"), _read_tensors(folder / "memory.safetensors"))
+        )
         history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
         for name, checksum in stated.items():
             if checksum != _sha256(folder / name):
@@ -203,8 +222,9 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
                 )
         if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
             raise ValueError("its history lacks a step")
+        memories = _memories(plain, held)
         bundle = _assembled(config, tensors, network, f"'{folder}'")
-    return replace(bundle, history=tuple(history), undone=tuple(undone))
+    return replace(bundle, memories=memories, history=tuple(history), undone=tuple(undone))
 
 
 @contextlib.contextmanager
@@ -247,6 +267,10 @@ def card(bundle: Bundle) -> str:
     shown = ", ".join(bundle.classes[:20]) + (
         f" and {len(bundle.classes) - 20} more" if len(bundle.classes) > 20 else ""
     )
+    held = "".join(
+        f"\nMemory of {name}: {kept.content.nbytes:,} bytes, kept of the images that it learnt from.\n"
+        for name, kept in bundle.memories.items()
+    )
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
@@ -255,7 +279,7 @@ def card(bundle: Bundle) -> str:
 {bundle.preparation.std}.
 
 Classes: {shown}.
-{last}
+{last}{held}
 ## What was done
 
 {chr(10).join(done)}
@@ -348,13 +372,56 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     return tensors
 
 
+def _memory_plain(bundle: Bundle) -> dict[str, Any]:
+    return {name: {"body": kept.body, "content": kept.content.plain} for name, kept in bundle.memories.items()}
+
+
+def _memory_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    return {
+        f"{MEMORY}{method}:{name}": tensor
+        for method, kept in bundle.memories.items()
+        for name, tensor in kept.content.tensors.items()
+    }
+
+
+def _all(bundle: Bundle) -> dict[str, Tensor]:
+    return {**_tensors(bundle), **_memory_tensors(bundle)}
+
+
+def _memories(plain: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Kept]:
+    """By method; a tensor that has grown since is cut to the rows that it had."""
+    found = {}
+    for method, kept in plain.items():
+        if not isinstance(kept["body"], str):
+            raise ValueError(f"the memory of {method} does not say which body it belongs to")
+        own = {}
+        for name, shape in _shapes(kept["content"]):
+            tensor = tensors[f"{MEMORY}{method}:{name}"]
+            own[name] = tensor[: shape[0]].contiguous() if shape and shape[0] < len(tensor) else tensor
+            if list(own[name].shape) != shape:
+                raise ValueError(f"the memory of {method} has a tensor of another shape than stated")
+        found[method] = Kept(kept["body"], Packed(kept["content"], own))
+    return found
+
+
+def _shapes(plain: Any) -> Iterator[tuple[str, list[int]]]:
+    """Name and shape of every tensor that the JSON speaks of."""
+    if isinstance(plain, dict) and plain.keys() == {"tensor", "shape"}:
+        yield plain["tensor"], plain["shape"]
+    elif isinstance(plain, dict | list):
+        for item in plain.values() if isinstance(plain, dict) else plain:
+            yield from _shapes(item)
+
+
 def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
     """The earlier tensors that cannot be had again by cutting rows off the later ones."""
     return {
         name: value
         for name, value in before.items()
         if name not in after
+        or after[name].ndim != value.ndim
         or after[name].shape[1:] != value.shape[1:]
+        or after[name].dtype != value.dtype
         or (value.ndim == 0 and not torch.equal(after[name], value))
         or (value.ndim > 0 and not torch.equal(after[name][: len(value)], value))
     }

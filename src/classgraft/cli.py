@@ -118,7 +118,7 @@ def extend(
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Seed = 0,
     old_images: Annotated[
-        Path | None, typer.Option(help="images of the old classes, for methods that can use them")
+        Path | None, typer.Option(help="images of the old classes: remember runs on them first")
     ] = None,
     set_: Set = [],  # noqa: B006
     device: Device = None,
@@ -143,6 +143,27 @@ def extend(
     event = grown.history[-1]
     print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {len(grown.classes)} classes, new: {', '.join(grown.added)}")
+
+
+@app.command()
+def remember(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path, typer.Argument(help="images of the old classes: a folder with one folder a class, or a .parquet file")
+    ],
+    method: Annotated[str, typer.Option(help="the method that will extend; see classgraft methods")],
+    set_: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+    device: Device = None,
+    strict: Strict = False,
+) -> None:
+    """Keep what a method needs of the old images, while they are there."""
+    from classgraft import api
+
+    with _running(device, None), _progress():
+        after = api.remember(_load(bundle), images, method, _settings(set_), strict=strict, warn=_warn)
+    api.save(after, out or bundle)
+    print(after.history[-1]["sentence"])
 
 
 @app.command()
