@@ -129,6 +129,7 @@ ENTRIES = (
 RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
+    "components": (1, math.inf),
     "confidence": (0, 1),
     "epsilon": (0, 1),
     "exemplars": (1, math.inf),
