@@ -197,3 +197,54 @@ def test_tensors_of_the_memory_are_stored_once(base: Bundle, tmp_path: Path) -> 
     # the pixels before the extension are the first rows of those after it
     undone = load_file(tmp_path / "b" / "undo-1.safetensors")
     assert not [name for name in undone if name.endswith("images.pixels")]
+
+
+# -- more photos of a class ----------------------------------------------------------------------------------------
+
+
+def test_a_class_that_an_extension_added_is_refined_and_undone(base: Bundle) -> None:
+    grown = classgraft.extend(base, squares(base, ("new",)), method="glne")
+    before = grown.model.head.weight
+    more = classgraft.extend(grown, squares(base, ("new",), 3, seed=8), method="glne", update=True)
+    assert more.classes == grown.classes
+    assert more.added == ("new",)
+    assert more.history[-1]["updated"] == ["new"]
+    assert "1 classes refined by glne from 3 photos" in more.history[-1]["sentence"]
+    assert torch.equal(more.model.head.weight[:3], before[:3])
+    assert not torch.equal(more.model.head.weight[3], before[3])
+    kept: Any = memories.recall(more, "glne")
+    assert kept.classes["new"].count == 5
+    back = classgraft.undo(more)
+    assert torch.equal(back.model.head.weight, before)
+    again: Any = memories.recall(back, "glne")
+    assert again.classes["new"].count == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "update", "words"),
+    [
+        (("new",), False, "already has the class 'new'.*--update"),
+        (("c1",), False, "already has the class 'c1'"),
+        (("c1",), True, "only classes that an extension added"),
+        (("new", "c1"), True, "'c1'"),
+    ],
+)
+def test_known_names_stay_refused_otherwise(base: Bundle, names: tuple[str, ...], update: bool, words: str) -> None:
+    grown = classgraft.extend(base, squares(base, ("new",)), method="glne")
+    with pytest.raises(InputError, match=words):
+        classgraft.extend(grown, squares(base, names), method="glne", update=update)
+
+
+def test_a_method_that_kept_nothing_of_the_class_cannot_refine_it(base: Bundle) -> None:
+    grown = classgraft.extend(base, squares(base, ("new",)), method="imprint")
+    for method in ("imprint", "glne"):
+        with pytest.raises(InputError, match=f"{method} has kept nothing of the class 'new'"):
+            classgraft.extend(grown, squares(base, ("new",)), method=method, update=True)
+
+
+def test_update_from_the_shell(place: Path) -> None:
+    done("extend", place / "base", place / "new", "--out", place / "more")
+    said = done("extend", place / "more", place / "new", "--out", place / "more", "--update").out
+    assert "2 classes refined by glne" in said
+    assert "refined: cyan, pink" in said
+    assert run("extend", place / "more", place / "new", "--out", place / "more").code == 2

@@ -132,6 +132,7 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         settings: fields of the method, such as {"views": 16}.
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
+        update: photos may also be of classes that an earlier extension added; their rows are refined.
         old_images: a source of images of the old classes: ``remember`` looks at them first, and the extension sees
             only what it kept.
         strict: the first corrupt image is an error (it is skipped and counted).
@@ -181,6 +182,7 @@ def _extend_bundle(
     shots: int | None = None,
     seed: int = 0,
     old_images: str | Path | Source | Images | None = None,
+    update: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -195,9 +197,9 @@ def _extend_bundle(
     extender = catalogue.extender(chosen, given)
     if not isinstance(photos, Images):
         source = photos if isinstance(photos, Source) else open_source(photos)
-        _refuse_known(bundle, source.classes)
+        _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
-    _refuse_known(bundle, photos.classes)
+    again = _refuse_known(bundle, photos.classes, update)
     if shots is not None:
         for k, name in enumerate(photos.classes):
             count = int((photos.labels == k).sum())
@@ -208,23 +210,27 @@ def _extend_bundle(
         memory = _look_back(bundle, chosen, extender, old_images, strict, warn)
     else:
         memory = memories.recall(bundle, chosen)
+    if again:
+        _refuse_unkept(memory, chosen, again)
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
     held = _kept(bundle, chosen, grown, extender.remember(grown, Task(photos.classes, photos), memory), warn)
     event = _event(
         "extend",
-        f"{len(photos.classes)} classes added by {chosen} from {len(photos)} photos",
+        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos)),
         method=chosen,
         why=why,
         settings=_settings_of(extender),
-        classes=list(photos.classes),
+        classes=[name for name in photos.classes if name not in again],
+        updated=list(again),
         photos=len(photos),
         shots=shots,
         seed=seed,
         bytes=held[chosen].content.nbytes if chosen in held else 0,
         seconds={"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)},
     )
-    return bundle.then(grown, event, photos.classes, held)
+    added = [name for name in photos.classes if name not in again]
+    return bundle.then(grown, event, added or bundle.added, held)
 
 
 def remember(
@@ -296,13 +302,35 @@ def choose(method: str, old_images: bool) -> tuple[str, str]:
     return "glne", f"it needs no old image and had the best harmonic mean from 1 to 20 photos a class{seen}"
 
 
-def _refuse_known(bundle: Bundle, names: Sequence[str]) -> None:
-    known = [name for name in names if normal(name) in bundle.classes]
-    if known:
+def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:
+    """Classes that the model has already, all of them added by an extension; with ``update`` these are welcome."""
+    known = tuple(normal(name) for name in names if normal(name) in bundle.classes)
+    added = {name for event in bundle.history if event["event"] == "extend" for name in event.get("classes", ())}
+    refused = [name for name in known if not update or name not in added]
+    if refused:
+        more = f" and {len(refused) - 1} more of these" if len(refused) > 1 else ""
+        remedy = "rename the folder, or remove the class from the model first"
+        if update:
+            remedy = "only classes that an extension added can be updated; rename the folder"
+        elif refused[0] in added:
+            remedy += ", or give --update to refine it"
+        raise InputError(f"The model already has the class '{refused[0]}'{more}; {remedy}.")
+    return known
+
+
+def _refuse_unkept(memory: object | None, method: str, names: Sequence[str]) -> None:
+    known = set(packing.words(memory))
+    missing = [name for name in names if name not in known]
+    if missing:
         raise InputError(
-            f"The model already has the class '{known[0]}'{f' and {len(known) - 1} more of these' if len(known) > 1 else ''};"
-            " rename the folder, or remove the class from the model first."
+            f"{method} has kept nothing of the class '{missing[0]}' in this bundle, so it cannot be refined;"
+            " use the method that added it, or remove the class and add it with all its photos."
         )
+
+
+def _sentence(added: int, updated: int, method: str, photos: int) -> str:
+    parts = [f"{added} classes added"] * (added > 0 or not updated) + [f"{updated} classes refined"] * (updated > 0)
+    return f"{' and '.join(parts)} by {method} from {photos} photos"
 
 
 def images_of(

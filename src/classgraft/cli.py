@@ -120,6 +120,9 @@ def extend(
     old_images: Annotated[
         Path | None, typer.Option(help="images of the old classes: remember runs on them first")
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
+    ] = False,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
@@ -137,12 +140,13 @@ def extend(
         base = _load(bundle)
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
-            strict=strict, warn=_warn,
+            update=update, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
     event = grown.history[-1]
     print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
-    print(f"{out}: {len(grown.classes)} classes, new: {', '.join(grown.added)}")
+    new = event["classes"] or event["updated"]
+    print(f"{out}: {len(grown.classes)} classes, {'new' if event['classes'] else 'refined'}: {', '.join(new)}")
 
 
 @app.command()

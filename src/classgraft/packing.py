@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -152,3 +152,17 @@ def without(value: Value, names: Sequence[str]) -> Value:
 def bytes_of(value: object) -> int:
     """How many bytes are needed to keep the value; None needs none."""
     return 0 if value is None else packed(value).nbytes
+
+
+def words(value: object) -> Iterator[str]:
+    """Every string in the value, keys of dictionaries included: the names of the classes that it speaks of are among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value
+        value = tuple(value.values())
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    if isinstance(value, tuple):
+        for item in value:
+            yield from words(item)

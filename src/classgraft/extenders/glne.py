@@ -25,9 +25,9 @@ from torch import Tensor
 from classgraft.data.images import Task
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
-from classgraft.training.mixtures import Covariance, Form, Mixtures, exactly, fitted
+from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, old_side
+from classgraft.training.unseen import StandIns, kept_of, old_side
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -66,14 +66,8 @@ class GLNE(Extender):
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Mixtures | None:
         if self.memory == "none":
             return None
-        names = tuple(task.train.classes[k] for k in task.train.labels.unique().tolist())
-        names = tuple(name for name in task.classes if name in names)
-        features, labels = look(model, task.train.of(names), 1, self.seed)
-        before = memory if isinstance(memory, Mixtures) else None
-        if self.memory == "features":
-            return exactly(features[:, 0], labels, names, before)
         form = Form(self.covariance, self.components, self.memory_bytes)
-        return fitted(features[:, 0], labels, names, form, before, self.seed)
+        return kept_of(model, task, memory, form if self.memory == "mixture" else None, self.seed)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         kept = memory if isinstance(memory, Mixtures) else None

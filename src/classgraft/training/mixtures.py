@@ -105,7 +105,11 @@ class Form:
     def rank(self, width: int) -> int:
         """Directions that the budget leaves room for, beside a mean and a variance of each axis, in fp16."""
         left = self.most_bytes // 2 - self.components * 2 * width
-        return 0 if self.covariance != "low-rank" and left < 0 else max(0, min(MOST_RANK, left // (self.components * width)))
+        return (
+            0
+            if self.covariance != "low-rank" and left < 0
+            else max(0, min(MOST_RANK, left // (self.components * width)))
+        )
 
     def chosen(self, width: int) -> Covariance:
         """Low rank where a direction fits, else diagonal where that fits, else spherical."""
@@ -134,7 +138,9 @@ def fitted(
     for k, name in enumerate(names):
         own = features[labels == k]
         groups[name] = torch.cat([before.photos(name, generator), own]) if before and name in kept else own
-    counts = {name: len(features[labels == k]) + (kept[name].count if name in kept else 0) for k, name in enumerate(names)}
+    counts = {
+        name: len(features[labels == k]) + (kept[name].count if name in kept else 0) for k, name in enumerate(names)
+    }
     usual = _usual_variance(groups, kept)
     covariance, width = form.chosen(features.shape[1]), features.shape[1]
     rank = form.rank(width) if covariance == "low-rank" else 0
@@ -146,9 +152,7 @@ def fitted(
     return Mixtures(kept, shared, freedom)
 
 
-def exactly(
-    features: Tensor, labels: Tensor, names: tuple[str, ...], before: Mixtures | None = None
-) -> Mixtures:
+def exactly(features: Tensor, labels: Tensor, names: tuple[str, ...], before: Mixtures | None = None) -> Mixtures:
     """The features themselves, in fp32: what every mixture is measured against."""
     kept = dict(before.classes) if before else {}
     for k, name in enumerate(names):
@@ -173,7 +177,9 @@ def _usual_variance(groups: Mapping[str, Tensor], kept: Mapping[str, Mixture]) -
     return everything.var(0, correction=0) / 2
 
 
-def _of_class(features: Tensor, usual: Tensor, covariance: Covariance, components: int, rank: int, seed: int) -> Mixture:
+def _of_class(
+    features: Tensor, usual: Tensor, covariance: Covariance, components: int, rank: int, seed: int
+) -> Mixture:
     """Expectation maximisation for several components; each component's scatter is drawn towards the usual one, which
     counts for one image.
     """
@@ -208,7 +214,9 @@ def _shares(features: Tensor, components: int, covariance: Covariance, seed: int
 
     kind = "spherical" if covariance == "spherical" else "diag"
     small = 1e-3 * float(features.var(0).mean()) + 1e-12
-    found = GaussianMixture(components, covariance_type=kind, reg_covar=small, random_state=seed % (1 << 32), max_iter=50)
+    found = GaussianMixture(
+        components, covariance_type=kind, reg_covar=small, random_state=seed % (1 << 32), max_iter=50
+    )
     numbers = features.double().numpy()
     with warnings.catch_warnings(action="ignore"):  # fifty rounds are enough, converged or not
         share = torch.from_numpy(found.fit(numbers).predict_proba(numbers)).to(features)

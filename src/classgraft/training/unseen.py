@@ -8,11 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
-from classgraft.training.mixtures import Mixtures
+from classgraft.training.mixtures import Form, Mixtures, exactly, fitted
+from classgraft.training.views import look
 
 ENOUGH = 4000
 """Features drawn in all from what was kept of every old class."""
+
+
+def kept_of(model: Classifier, task: Task, memory: object | None, form: Form | None, seed: int) -> Mixtures:
+    """What was kept before and mixtures of this form for the classes of the task's images (None: their features themselves)."""
+    there = {task.train.classes[k] for k in task.train.labels.unique().tolist()}
+    names = tuple(name for name in task.classes if name in there)
+    features, labels = look(model, task.train.of(names), 1, seed)
+    before = memory if isinstance(memory, Mixtures) else None
+    if form is None:
+        return exactly(features[:, 0], labels, names, before)
+    return fitted(features[:, 0], labels, names, form, before, seed)
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,12 @@ class StandIns:
 
     @staticmethod
     def of(
-        model: Classifier, memory: object | None, photos: Tensor, confidence: float, samples: int, seed: int
+        model: Classifier,
+        memory: object | None,
+        photos: Tensor,
+        confidence: float = 0.8,
+        samples: int = 2,
+        seed: int = 0,
     ) -> StandIns:
         """From what was kept; for classes that nothing was kept of, from the head and the features (N, D) of new photos.
 
