@@ -101,14 +101,17 @@ def tiny(epochs: int) -> tuple[Bundle, Pair, Pair, dict[str, Any]]:
     base = api.import_model(network, classes=names, size=32, resize=32)
     parts = _tiny(base)
     base = api.train(base, parts[0].of(names), settings={"epochs": epochs})
-    what = f"a ResNet-32 trained on 80 Tiny-ImageNet classes at 32 pixels for {epochs} epochs, extended with the 20 most confusable"
+    what = f"a ResNet-32 trained on 80 Tiny-ImageNet classes ({epochs} epochs at 32 pixels) extended with the 20 most confusable"
     chosen = [name.split(",")[0] for name in new]
-    return base, (parts[0].of(names), parts[1].of(names)), (parts[0].of(new), parts[1].of(new)), {"what": what, "classes": chosen}  # fmt: skip
+    old, added = ((parts[0].of(which), parts[1].of(which)) for which in (names, new))
+    return base, old, added, {"what": what, "classes": chosen}
 
 
 def _tiny(base: Bundle) -> Pair:
     folder = data() / "tinyimagenet100"
-    train, test = (api.images_of(open_source(folder / f"{part}.parquet"), base.preparation) for part in ("train", "test"))
+    train, test = (
+        api.images_of(open_source(folder / f"{part}.parquet"), base.preparation) for part in ("train", "test")
+    )
     return train, test
 
 
@@ -122,7 +125,9 @@ def confusable(judge: Bundle, images: Images) -> tuple[str, ...]:
     distance.scatter_(1, images.labels[:, None], (features - own).norm(dim=1, keepdim=True))
     wrong = (distance.argmin(1) != images.labels).double()
     share = torch.zeros(len(count), dtype=torch.float64).index_add_(0, images.labels, wrong) / count
-    return tuple(images.classes[k] for k in share.argsort(descending=True, stable=True)[:CONFUSABLE].sort().values.tolist())
+    return tuple(
+        images.classes[k] for k in share.argsort(descending=True, stable=True)[:CONFUSABLE].sort().values.tolist()
+    )
 
 
 def table(base: Bundle, old: Pair, new: Pair, smoke: bool) -> list[dict[str, Any]]:
@@ -140,7 +145,13 @@ def table(base: Bundle, old: Pair, new: Pair, smoke: bool) -> list[dict[str, Any
                 continue
             for seed in range(1 if learns else draws):
                 grown = api.extend(kept, new[0], method=method, settings=settings, shots=shots, seed=seed)
-                row = {"method": name, "shots": shots, "seed": seed, "bytes a class": size, "share of real bytes": 100 * size / real}
+                row = {
+                    "method": name,
+                    "shots": shots,
+                    "seed": seed,
+                    "bytes a class": size,
+                    "share of real bytes": 100 * size / real,
+                }
                 rows.append({**row, "old before": before, **measured(grown, seen, old[1], new[1], first, learns)})
         if rows and rows[-1]["method"] == name:
             print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
@@ -155,7 +166,8 @@ def measured(grown: Bundle, seen: list[Tensor], old: Images, new: Images, first:
     curve = metrics.curve(logits[0], old.labels, logits[1], new.labels + first, first)
     here = int(curve.offset.abs().argmin())
     found = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "best": curve.best,
-             "regret": curve.regret, "area": curve.area, "captured": (logits[0].argmax(1) >= first).double().mean()}  # fmt: skip
+             "regret": curve.regret, "area": curve.area,
+             "captured": (logits[0].argmax(1) >= first).double().mean()}  # fmt: skip
     return {key: 100 * float(value) for key, value in found.items()}
 
 

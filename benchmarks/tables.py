@@ -318,7 +318,10 @@ def memories(found: dict[str, Any]) -> str:
             size = f"{draws[0]['bytes a class']:,.0f} ({draws[0]['share of real bytes']:.1f} %)"
             lines.append([method, str(shots), size, *(over(draws, key) for key in keys), str(len(draws))])
         added = f" New classes: {', '.join(result['classes'])}." if "classes" in result else ""
-        head = f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real feature.{added}\n\n"
+        head = (
+            f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real"
+            f" feature.{added}\n\n"
+        )
         parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
     return "\n\n".join(parts)
 

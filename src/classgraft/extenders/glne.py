@@ -27,7 +27,7 @@ from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of, old_side
+from classgraft.training.unseen import StandIns, kept_of, old_side, spread
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -91,8 +91,7 @@ class GLNE(Extender):
         sum_old, own_old = old_side(base, made, made_labels)
         sum_new, _ = old_side(base, new)
         made, new = made - mean, new - mean
-        rows = base.head.weight.float().cpu()
-        scale = float((rows - rows.mean(0)).square().sum(1).mean()) if len(base.classes) > 1 else 1.0
+        scale = spread(base.head.weight.float().cpu())
 
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             rows = new @ weight.T + bias

@@ -20,7 +20,7 @@ from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of, old_side
+from classgraft.training.unseen import StandIns, kept_of, old_side, spread
 from classgraft.training.views import look
 from classgraft.verbs import Extender
 
@@ -58,8 +58,7 @@ class GLNELiteral(Extender):
         sum_new, _ = old_side(model, new)
         sum_old, own_old = old_side(model, made, made_labels)
         new, made = new - mean, made - mean
-        rows = model.head.weight.float().cpu()
-        scale = float((rows - rows.mean(0)).square().sum(1).mean()) if len(rows) > 1 else 1.0
+        scale = spread(model.head.weight.float().cpu())
 
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             # old logits are equal in both networks, so KL(base || expanded) is the rise of the log-sum-exp alone

@@ -20,7 +20,7 @@ from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of
+from classgraft.training.unseen import StandIns, kept_of, spread
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -59,12 +59,13 @@ class SoftDistillation(Extender):
         made, made_labels = stand_ins.sample(2, generator)
 
         width = features.shape[2]
-        before = torch.cat([model.head.weight.float().cpu().view(old, -1), torch.zeros(len(names), width)], 0)
-        before = before if old else torch.zeros(len(names), width)
+        before = torch.zeros(old + len(names), width)
+        if old:
+            before[:old] = model.head.weight.cpu()
         level = torch.cat([model.head.bias.float().cpu(), torch.zeros(len(names))])
         everything, targets = torch.cat([new, made]), torch.cat([new_labels + old, made_labels])
         teacher = everything @ before.T + level
-        scale = float((before[:old] - before[:old].mean(0)).square().sum(1).mean()) if old > 1 else 1.0
+        scale = spread(before[:old])
 
         def terms(change: Tensor, bias: Tensor) -> dict[str, Tensor]:
             logits = teacher + (everything - mean) @ change.T + bias

@@ -202,3 +202,8 @@ def old_side(model: Classifier, features: Tensor, labels: Tensor | None = None) 
         sums.append(logits.logsumexp(1))
         own.append(logits.gather(1, label[:, None])[:, 0])
     return torch.cat(sums), torch.cat(own)
+
+
+def spread(rows: Tensor) -> float:
+    """Mean squared length of rows (K, D), centred over the classes; 1 where they are all alike."""
+    return float((rows - rows.mean(0)).square().sum(1).mean()) or 1.0 if len(rows) > 1 else 1.0
