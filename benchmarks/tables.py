@@ -25,7 +25,8 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    sections = [section(found) for section in (flowers_test, flowers_development, exact, cost, small, acwod, speed)]
+    parts = (flowers_test, flowers_development, exact, cost, small, acwod, memories, speed)
+    sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
@@ -302,6 +303,27 @@ STYLE = (
     )
     + "</style>"
 )
+
+
+def memories(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/memories.py."""
+    keys = ("old before", "old", "new", "harmonic", "best", "regret", "captured")
+    parts = []
+    for name, result in found.items():
+        if not name.startswith("memories-"):
+            continue
+        lines = []
+        for method, shots in dict.fromkeys((r["method"], r["shots"]) for r in result["rows"]):
+            draws = [r for r in result["rows"] if (r["method"], r["shots"]) == (method, shots)]
+            size = f"{draws[0]['bytes a class']:,.0f} ({draws[0]['share of real bytes']:.1f} %)"
+            lines.append([method, str(shots), size, *(over(draws, key) for key in keys), str(len(draws))])
+        added = f" New classes: {', '.join(result['classes'])}." if "classes" in result else ""
+        head = (
+            f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real"
+            f" feature.{added}\n\n"
+        )
+        parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
+    return "\n\n".join(parts)
 
 
 def speed(found: dict[str, Any]) -> str:

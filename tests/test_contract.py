@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import json
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from classgraft import catalogue
@@ -27,6 +29,7 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
+from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import loop
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
@@ -36,18 +39,22 @@ PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
-FROZEN = ["glne", "imprint", "rows"]
+FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
 """Methods that make a new head from statistics of every class, on a frozen body."""
 ABOVE = ["acwod"]
 """Methods that move the body, but not its first layer."""
+HEAD_ALONE = {"soft-distillation"}
+"""Methods that leave the body alone and move the old rows."""
 WITHOUT_TERMS = {"imprint", *STATISTICS}
 """Methods in closed form: nothing descends."""
 
 FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
 SMALL: dict[str, dict[str, Any]] = {
     "glne": {"views": 3, "iterations": 15},
+    "soft-distillation": {"views": 3, "iterations": 15},
+    "glne-literal": {"views": 3, "iterations": 15},
     "imprint": {"views": 3},
     "rows": {"views": 3, "steps": 20},
     "finetune": FEW_EPOCHS,
@@ -88,8 +95,21 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "samples": 5,
         "weight_decay": 0.1,
         "iterations": 5,
+        "memory": "features",
+        "covariance": "spherical",
+        "components": 2,
+        "memory_bytes": 20,
         "seed": 1,
     },
+    "soft-distillation": {
+        "strength": 3.0,
+        "temperature": 4.0,
+        "weight_decay": 0.1,
+        "views": 4,
+        "iterations": 5,
+        "seed": 1,
+    },
+    "glne-literal": {"alpha": 0.2, "weight_decay": 0.1, "views": 4, "iterations": 5, "seed": 1},
     "imprint": {"views": 1, "seed": 1},
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
@@ -120,6 +140,10 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "knn": {"neighbours": 4, "temperature": 0.5},
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {
+    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
+}
+"""Settings beside which a field has its effect, where the small ones leave it none."""
 
 
 class Body(nn.Module):
@@ -429,6 +453,8 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 TERMS = {
     "glne": {"new", "base", "decay"},
+    "soft-distillation": {"new", "base", "old", "decay"},
+    "glne-literal": {"distillation", "base", "decay"},
     "rows": {"new", "decay"},
     "finetune": {"new"},
     "lwf": {"new", "old"},
@@ -475,8 +501,8 @@ def test_every_field_has_an_alternative_to_be_tested_with(name: str) -> None:
 
 
 @cache
-def _usual(name: str) -> object:
-    return weights(outcome(name))
+def _usual(name: str, beside: tuple[tuple[str, Any], ...]) -> object:
+    return weights(outcome(name, **dict(beside)))
 
 
 @pytest.mark.parametrize(
@@ -484,9 +510,10 @@ def _usual(name: str) -> object:
 )
 def test_no_knob_is_dead(name: str, field: str) -> None:
     method, own = made(name), field.removeprefix("recipe.")
+    beside = BESIDE.get(name, {}).get(field, {})
     value = ALTERNATIVES[name][field]
     assert getattr(method.recipe if field.startswith("recipe.") else method, own) != value, "that is no alternative"
-    assert weights(outcome(name, **{own: value})) != _usual(name)
+    assert weights(outcome(name, **beside, **{own: value})) != _usual(name, tuple(beside.items()))
 
 
 # -- 5. seeds -------------------------------------------------------------------------------------------------------
@@ -552,13 +579,36 @@ def test_memory_is_a_frozen_dataclass_and_holds_no_training_image_unless_it_says
     memory = remembered(method, model, task(OLD))
     later = remembered(method, method.extend(model, memory, task(NEW)), task(NEW), memory)
     for kept in (memory, later):
-        assert (kept is None) == (keeps == "nothing")
+        assert (kept is None) == (keeps == "nothing") == (method.memory_type is None)
         if kept is not None:
             assert dataclasses.is_dataclass(kept)
             assert kept.__dataclass_params__.frozen  # type: ignore[attr-defined]
             assert holds_an_image(kept, photos(OLD)) == (keeps == "images")
     if keeps == "images":
         assert holds_an_image(later, photos(NEW))
+
+
+@extenders
+def test_memory_survives_saving_and_extends_to_the_same_bits(name: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    if memory is None:
+        return
+    kept = packed(memory)
+    assert method.memory_type is not None
+    again = unpacked(method.memory_type, Packed(json.loads(json.dumps(kept.plain)), load(save(dict(kept.tensors)))))
+    assert bits(again) == bits(memory)
+    assert weights(method.extend(model, again, task(NEW))) == weights(method.extend(model, memory, task(NEW)))
+
+
+@extenders
+def test_a_removed_class_leaves_the_memory_and_the_method_goes_on(name: str) -> None:
+    method, model = made(name), trained()
+    memory = without(remembered(method, model, task(OLD)), ["bee"])
+    assert "bee" not in set(words(memory))
+    assert not holds_an_image(memory, photos(("bee",)))
+    left = tuple(kept for kept in OLD if kept != "bee")
+    assert sound(method.extend(model.without(["bee"]), memory, task(NEW)), left + NEW)
 
 
 @pytest.mark.parametrize("form", ["pixels", "fractions", "input", "one among numbers"])
@@ -659,8 +709,9 @@ def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(na
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     first, before = ([p for p in each.body.parameters() if p.ndim == 4] for each in (grown, model))
-    assert torch.equal(first[0], before[0]) == (name in FROZEN + STATISTICS + ABOVE)
-    assert torch.equal(first[1], before[1]) == (name in FROZEN + STATISTICS)
+    still = [*FROZEN, *STATISTICS, *HEAD_ALONE]
+    assert torch.equal(first[0], before[0]) == (name in still + ABOVE)
+    assert torch.equal(first[1], before[1]) == (name in still)
 
 
 def test_the_pictures_of_this_page_can_be_told_apart() -> None:

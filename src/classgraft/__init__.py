@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from classgraft.api import evaluate, extend, import_model, load, merge, predict, remove, rename, save, train, undo
+    from classgraft.api import (
+        evaluate,
+        extend,
+        import_model,
+        load,
+        merge,
+        predict,
+        remember,
+        remove,
+        rename,
+        save,
+        train,
+        undo,
+    )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError
@@ -23,7 +36,20 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(
-        ("evaluate", "extend", "import_model", "load", "merge", "predict", "remove", "rename", "save", "train", "undo"),
+        (
+            "evaluate",
+            "extend",
+            "import_model",
+            "load",
+            "merge",
+            "predict",
+            "remember",
+            "remove",
+            "rename",
+            "save",
+            "train",
+            "undo",
+        ),
         "classgraft.api",
     ),
     "bench": "classgraft.evaluator.bench",
@@ -51,6 +77,7 @@ __all__ = [
     "load",
     "merge",
     "predict",
+    "remember",
     "remove",
     "rename",
     "save",

@@ -16,8 +16,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, metrics
-from classgraft.bundle import CODE, Bundle, check_place, load, place, save
+from classgraft import catalogue, memories, metrics, packing
+from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
@@ -32,6 +32,7 @@ from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
+from classgraft.verbs import Extender
 
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
@@ -145,7 +146,9 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         settings: fields of the method, such as {"views": 16}.
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
-        old_images: a source (or a list of them) of images of the old classes, for methods that can use them.
+        update: photos may also be of classes that an earlier extension added; their rows are refined.
+        old_images: a source (or a list of them) of images of the old classes: ``remember`` looks at them first, and the
+            extension sees only what it kept.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -193,6 +196,7 @@ def _extend_bundle(
     shots: int | None = None,
     seed: int = 0,
     old_images: Sources | Images | None = None,
+    update: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -207,38 +211,101 @@ def _extend_bundle(
     extender = catalogue.extender(chosen, given)
     if not isinstance(photos, Images):
         source = open_sources(photos)
-        _refuse_known(bundle, source.classes)
+        _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
-    _refuse_known(bundle, photos.classes)
+    again = _refuse_known(bundle, photos.classes, update)
     if shots is not None:
         for k, name in enumerate(photos.classes):
             count = int((photos.labels == k).sum())
             if count < shots:
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
-    memory = None
     if old_images is not None:
-        old = (
-            old_images
-            if isinstance(old_images, Images)
-            else labelled(bundle, [open_sources(old_images)], strict=strict, warn=warn)
-        )
-        memory = extender.remember(bundle.model, Task(bundle.classes, old), None)
+        memory = _look_back(bundle, chosen, extender, old_images, strict, warn)
+    else:
+        memory = memories.recall(bundle, chosen)
+    if again:
+        _refuse_unkept(memory, chosen, again)
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
+    held = _kept(bundle, chosen, grown, extender.remember(grown, Task(photos.classes, photos), memory), warn)
     event = _event(
         "extend",
-        f"{len(photos.classes)} classes added by {chosen} from {len(photos)} photos",
+        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos)),
         method=chosen,
         why=why,
-        settings={f.name: _plain(getattr(extender, f.name)) for f in dataclasses.fields(extender)},  # type: ignore[arg-type]
-        classes=list(photos.classes),
+        settings=_settings_of(extender),
+        classes=[name for name in photos.classes if name not in again],
+        updated=list(again),
         photos=len(photos),
         shots=shots,
         seed=seed,
+        bytes=held[chosen].content.nbytes if chosen in held else 0,
         seconds={"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)},
     )
-    return bundle.then(grown, event, photos.classes)
+    added = [name for name in photos.classes if name not in again]
+    return bundle.then(grown, event, added or bundle.added, held)
+
+
+def remember(
+    bundle: Bundle,
+    images: Sources | Images,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
+    """Keep what the method needs of these images, of classes that the model has, for extensions when they are gone.
+
+    What it kept of the same classes before is replaced; what it kept of others stays.
+    """
+    extender = catalogue.extender(method, settings)
+    if extender.memory_type is None:
+        raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
+    memory = _look_back(bundle, method, extender, images, strict, warn)
+    held = memories.kept(bundle, method, bundle.model, memory)
+    size = held[method].content.nbytes if method in held else 0
+    event = _event(
+        "remember",
+        f"{size:,} bytes kept by {method} ({extender.keeps})",
+        method=method,
+        settings=_settings_of(extender),
+        bytes=size,
+    )
+    return bundle.then(bundle.model, event, bundle.added, held)
+
+
+def _look_back(
+    bundle: Bundle,
+    method: str,
+    extender: Extender,
+    images: Sources | Images,
+    strict: bool,
+    warn: Callable[[str], None],
+) -> object | None:
+    """What the method keeps once it has seen these images of classes that the model has."""
+    old = images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
+    seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
+    try:
+        before = packing.without(memories.recall(bundle, method), seen)
+    except InputError:  # what was kept is of another body, and these images are to replace it
+        before = None
+    return extender.remember(bundle.model, Task(seen, old.of(seen)), before)
+
+
+def _kept(
+    bundle: Bundle, method: str, grown: Classifier, memory: object | None, warn: Callable[[str], None]
+) -> dict[str, Kept]:
+    """All memories after an extension; says which are lost."""
+    try:
+        held = memories.kept(bundle, method, grown, memory)
+    except InputError as error:
+        warn(str(error))
+        held = memories.kept(bundle, method, grown, None)
+    for name in memories.lost(bundle, held):
+        warn(f"What {name} kept belongs to the weights before this step and is dropped; undo brings it back.")
+    return held
 
 
 def choose(method: str, old_images: bool) -> tuple[str, str]:
@@ -249,13 +316,35 @@ def choose(method: str, old_images: bool) -> tuple[str, str]:
     return "glne", f"it needs no old image and had the best harmonic mean from 1 to 20 photos a class{seen}"
 
 
-def _refuse_known(bundle: Bundle, names: Sequence[str]) -> None:
-    known = [name for name in names if normal(name) in bundle.classes]
-    if known:
+def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:
+    """Classes that the model has already, all of them added by an extension; with ``update`` these are welcome."""
+    known = tuple(normal(name) for name in names if normal(name) in bundle.classes)
+    added = {name for event in bundle.history if event["event"] == "extend" for name in event.get("classes", ())}
+    refused = [name for name in known if not update or name not in added]
+    if refused:
+        more = f" and {len(refused) - 1} more of these" if len(refused) > 1 else ""
+        remedy = "rename the folder, or remove the class from the model first"
+        if update:
+            remedy = "only classes that an extension added can be updated; rename the folder"
+        elif refused[0] in added:
+            remedy += ", or give --update to refine it"
+        raise InputError(f"The model already has the class '{refused[0]}'{more}; {remedy}.")
+    return known
+
+
+def _refuse_unkept(memory: object | None, method: str, names: Sequence[str]) -> None:
+    known = set(packing.words(memory))
+    missing = [name for name in names if name not in known]
+    if missing:
         raise InputError(
-            f"The model already has the class '{known[0]}'{f' and {len(known) - 1} more of these' if len(known) > 1 else ''};"
-            " rename the folder, or remove the class from the model first."
+            f"{method} has kept nothing of the class '{missing[0]}' in this bundle, so it cannot be refined;"
+            " use the method that added it, or remove the class and add it with all its photos."
         )
+
+
+def _sentence(added: int, updated: int, method: str, photos: int) -> str:
+    parts = [f"{added} classes added"] * (added > 0 or not updated) + [f"{updated} classes refined"] * (updated > 0)
+    return f"{' and '.join(parts)} by {method} from {photos} photos"
 
 
 def images_of(
@@ -425,8 +514,8 @@ def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mappi
     event = _event(
         "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
     )
-    # what the steps before kept to be undone was beside other weights
-    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=())
+    # what the steps before kept to be undone, and what methods keep, was beside other weights
+    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=(), memories={})
 
 
 def undo(bundle: Bundle) -> Bundle:
@@ -440,7 +529,8 @@ def remove(bundle: Bundle, name: str) -> Bundle:
     if len(bundle.classes) == 1:
         raise InputError(f"'{gone}' is the model's only class; a classifier needs one at least.")
     event = _event("remove", f"the class '{gone}' was removed", classes=[gone])
-    return bundle.then(bundle.model.without([gone]), event, [kept for kept in bundle.added if kept != gone])
+    added = [kept for kept in bundle.added if kept != gone]
+    return bundle.then(bundle.model.without([gone]), event, added, memories.rid(bundle, [gone]))
 
 
 def rename(bundle: Bundle, old: str, new: str) -> Bundle:
@@ -450,7 +540,8 @@ def rename(bundle: Bundle, old: str, new: str) -> Bundle:
     if new in bundle.classes:
         raise InputError(f"The model already has the class '{new}'; choose another name, or merge the two.")
     event = _event("rename", f"the class '{old}' was renamed '{new}'", classes=[old, new])
-    return bundle.then(renamed(bundle.model, old, new), event, [new if name == old else name for name in bundle.added])
+    added = [new if name == old else name for name in bundle.added]
+    return bundle.then(renamed(bundle.model, old, new), event, added, memories.renamed(bundle.memories, old, new))
 
 
 def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> Bundle:
@@ -468,12 +559,17 @@ def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> B
     model = renamed(merged(bundle.model, first, second), first, name)
     event = _event("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
                    classes=[first, second, name])  # fmt: skip
-    return bundle.then(model, event, [name if one == first else one for one in bundle.added if one != second])
+    added = [name if one == first else one for one in bundle.added if one != second]
+    return bundle.then(model, event, added, memories.renamed(memories.rid(bundle, [second]), first, name))
 
 
 def _event(kind: str, sentence: str, **facts: Any) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     return {"event": kind, "date": now, "sentence": sentence, **facts, "versions": versions()}
+
+
+def _settings_of(method: object) -> dict[str, Any]:
+    return {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
 
 
 def _plain(value: Any) -> Any:
@@ -490,6 +586,7 @@ __all__ = [
     "logits_of",
     "merge",
     "predict",
+    "remember",
     "remove",
     "rename",
     "save",

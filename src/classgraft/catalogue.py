@@ -37,6 +37,20 @@ ENTRIES = (
         "frozen network, rows learnt against generated old features",
     ),
     Entry(
+        "soft-distillation",
+        "extend",
+        "classgraft.extenders.soft_distillation",
+        "SoftDistillation",
+        "every row free, old answers kept by a loss; the control beside glne",
+    ),
+    Entry(
+        "glne-literal",
+        "extend",
+        "classgraft.extenders.glne_literal",
+        "GLNELiteral",
+        "a summary's objective to the letter, which cannot learn a new class; a control",
+    ),
+    Entry(
         "imprint",
         "extend",
         "classgraft.extenders.imprint",
@@ -129,6 +143,8 @@ ENTRIES = (
 RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
+    "alpha": (0, 1),
+    "components": (1, math.inf),
     "confidence": (0, 1),
     "epsilon": (0, 1),
     "exemplars": (1, math.inf),

@@ -139,8 +139,11 @@ def extend(
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Seed = 0,
     old_images: Annotated[
-        list[str], typer.Option(help="images of the old classes, for methods that can use them; repeatable")
+        list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
     ] = [],  # noqa: B006
+    update: Annotated[
+        bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
+    ] = False,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
@@ -158,12 +161,34 @@ def extend(
         base = _load(bundle)
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images or None,
-            strict=strict, warn=_warn,
+            update=update, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
     event = grown.history[-1]
     print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
-    print(f"{out}: {len(grown.classes)} classes, new: {', '.join(grown.added)}")
+    new = event["classes"] or event["updated"]
+    print(f"{out}: {len(grown.classes)} classes, {'new' if event['classes'] else 'refined'}: {', '.join(new)}")
+
+
+@app.command()
+def remember(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path, typer.Argument(help="images of the old classes: a folder with one folder a class, or a .parquet file")
+    ],
+    method: Annotated[str, typer.Option(help="the method that will extend; see classgraft methods")],
+    set_: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+    device: Device = None,
+    strict: Strict = False,
+) -> None:
+    """Keep what a method needs of the old images, while they are there."""
+    from classgraft import api
+
+    with _running(device, None), _progress():
+        after = api.remember(_load(bundle), images, method, _settings(set_), strict=strict, warn=_warn)
+    api.save(after, out or bundle)
+    print(after.history[-1]["sentence"])
 
 
 @app.command()

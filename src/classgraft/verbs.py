@@ -22,6 +22,8 @@ class Extender(ABC):
 
     keeps: ClassVar[str] = "nothing"
     """What the memory holds: "nothing", "statistics" or "images"."""
+    memory_type: ClassVar[type | None] = None
+    """The frozen dataclass that ``remember`` gives (``classgraft.packing`` says what may be in it); None: it keeps nothing."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
         """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""

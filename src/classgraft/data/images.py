@@ -103,6 +103,10 @@ class Images:
         kept = torch.nonzero(place[self.labels] >= 0)[:, 0]
         return replace(self.subset(kept), labels=place[self.labels[kept]], classes=tuple(classes))
 
+    def without(self, classes: Sequence[str]) -> Images:
+        """All but the images and the names of these classes."""
+        return self.of([name for name in self.classes if name not in classes])
+
     def shots(self, count: int, seed: int) -> Images:
         """At most ``count`` images of each class, drawn by the seed: class by class, without replacement."""
         generator = np.random.default_rng(seed)

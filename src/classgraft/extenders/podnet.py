@@ -39,6 +39,7 @@ class PODNet(Extender):
     """A hinge on proxies' similarities; pooled maps and features stay near the old network's; a balanced end."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     spatial: float = 3.0
     """Lambda_c, weight of the pooled maps' distance, times sqrt(classes / new classes)."""
     flat: float = 1.0

@@ -32,6 +32,7 @@ class WeightAligning(Extender):
     """Cross-entropy and distillation at the ratio of new and old classes; then the rows' mean lengths are made equal."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     temperature: float = 2.0
     """T, equation 2."""
     clip: bool = True

@@ -150,6 +150,21 @@ class Classifier(nn.Module):
         copy_.classes = tuple(classes)
         return copy_
 
+    def with_rows(self, names: Sequence[str], weight: Tensor, bias: Tensor) -> Self:
+        """A copy in which the rows of these classes have this weight (N, D) and bias (N,); every other row is as it was."""
+        copy_ = copy.deepcopy(self)
+        places, first = {self.classes.index(name): i for i, name in enumerate(names)}, 0
+        with torch.no_grad():
+            for block in copy_.head.linear:
+                own = {k: places[first + k] for k in range(len(block.weight)) if first + k in places}
+                first += len(block.weight)
+                if own and block.bias is None:
+                    block.bias = nn.Parameter(block.weight.new_zeros(len(block.weight)))
+                for k, i in own.items():
+                    block.weight[k] = weight[i]
+                    block.bias[k] = bias[i]
+        return copy_
+
     def without(self, names: Sequence[str]) -> Self:
         """A copy without the rows of these classes; every other row keeps its order and its numbers."""
         copy_ = copy.deepcopy(self)

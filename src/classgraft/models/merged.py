@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,9 @@ class Merged(nn.Linear, Block):
             return first
         return Merged(first, _linear(self.more.weight, self.more.bias, stay), [kept.index(self.place[m]) for m in stay])
 
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "merged", "rows": self.out_features, "width": self.in_features, "place": list(self.place)}
+
 
 def merged(model: Classifier, first: str, second: str) -> Classifier:
     """A copy in which ``second`` counts as ``first``: its rows stand beside that class's.
@@ -66,26 +70,6 @@ def renamed(model: Classifier, old: str, new: str) -> Classifier:
     copy_ = copy.deepcopy(model)
     copy_.classes = tuple(new if name == old else name for name in model.classes)
     return copy_
-
-
-def places(head: Head) -> list[int]:
-    """The class that each row counts as that stands beside the first one of its class."""
-    found, first = [], 0
-    for block in head.parts:
-        found += [first + k for k in block.place] if isinstance(block, Merged) else []
-        first += block.out_features
-    return found
-
-
-def others(head: Head) -> Head:
-    """Those rows, in the order of ``places``."""
-    return Head([block.more for block in head.parts if isinstance(block, Merged)])
-
-
-def with_others(block: nn.Linear, first: int, weight: Tensor, bias: Tensor, counts_as: Sequence[int]) -> nn.Linear:
-    """The block of the classes from ``first`` on with those of all other rows that count as one of them."""
-    mine = [m for m, k in enumerate(counts_as) if first <= k < first + block.out_features]
-    return Merged(block, _linear(weight, bias, mine), [counts_as[m] - first for m in mine]) if mine else block
 
 
 def _at(model: Classifier, name: str) -> tuple[int, int]:
