@@ -67,7 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "icarl": {**FEW_EPOCHS, "exemplars": 12},
     "wa": {**FEW_EPOCHS, "exemplars": 12},
     "bic": {**FEW_EPOCHS, "exemplars": 12},
-    "podnet": {**FEW_EPOCHS, "exemplars": 12, "proxies": 3},
+    "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from outside import Tiny
 from small import CLASSES, classifier, images
+from test_bundle import extended as extended_bundle
+from test_bundle import logits, same, squares, tiny
 from torch import Tensor, nn
 
+import classgraft
 from classgraft import catalogue
 from classgraft.data.images import Images, Task
 from classgraft.data.sources import load, open_source
@@ -30,7 +34,7 @@ from classgraft.models.classifier import Classifier, Head, folded
 from classgraft.models.cut import cut
 from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.models.preparation import Preparation
-from classgraft.models.proxies import Proxies, by_proxies, proxies_of
+from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training import loop
 from classgraft.training.answers import answers
@@ -182,13 +186,15 @@ def test_icarl_s_term_on_old_answers_has_no_gradient_at_the_old_weights(monkeypa
     assert caught[1]["old"] < 1e-6
 
 
-def test_a_nearest_mean_classifier_holds_its_trained_head_while_names_fit() -> None:
+def test_a_nearest_mean_classifier_holds_its_trained_rows_while_they_fit() -> None:
     model = classifier()
     answering = nearest_mean(model, torch.eye(3, 8))
     assert torch.equal(trainable(answering).head.weight, model.head.weight)
     removed = answering.without(("bee",))
     assert torch.equal(trainable(removed).head.weight, 2 * torch.eye(3, 8)[[0, 2]])
     assert trainable(removed).classes == ("ant", "cow")
+    regrown = removed.grown(("dog",))  # as many rows as before, but not of the same classes
+    assert torch.equal(trainable(regrown).head.weight, regrown.head.weight)
     assert trainable(model) is model
 
 
@@ -269,7 +275,7 @@ def test_the_correction_is_at_its_minimum_and_folded_into_the_new_rows(monkeypat
 
 def test_local_similarities_equal_a_slow_loop() -> None:
     generator = torch.Generator().manual_seed(0)
-    proxies = Proxies(nn.Identity(), torch.randn(3, 4, 5, generator=generator), 2.5)
+    proxies = with_proxies(nn.Identity(), torch.randn(3, 4, 5, generator=generator), 2.5)
     features = torch.randn(6, 5, generator=generator)
     found = proxies.logits(features)
     for b in range(6):
@@ -282,13 +288,13 @@ def test_local_similarities_equal_a_slow_loop() -> None:
 
 def test_one_proxy_a_class_is_a_cosine_classifier_and_its_length_does_not_matter() -> None:
     proxies, features = torch.randn(3, 1, 5), torch.randn(6, 5)
-    found = Proxies(nn.Identity(), proxies, 2.0).logits(features)
+    found = with_proxies(nn.Identity(), proxies, 2.0).logits(features)
     torch.testing.assert_close(found, 2 * F.normalize(features, dim=1) @ F.normalize(proxies[:, 0], dim=1).T)
-    torch.testing.assert_close(Proxies(nn.Identity(), 3 * proxies, 2.0).logits(2 * features), found)
+    torch.testing.assert_close(with_proxies(nn.Identity(), 3 * proxies, 2.0).logits(2 * features), found)
 
 
 def test_a_classifier_by_proxies_passes_their_logits_on_until_its_head_is_changed() -> None:
-    body = Proxies(classifier().body, torch.randn(3, 2, 8), 3.0).eval()
+    body = with_proxies(classifier().body, torch.randn(3, 2, 8), 3.0).eval()
     model = by_proxies(body, CLASSES)
     assert torch.equal(model(inputs()), body(inputs()))
     assert proxies_of(model) is body
@@ -493,3 +499,25 @@ def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(gar
     assert drift(held) < 0.5 * drift(free)
     assert accuracy(held, garments)[0] > accuracy(free, garments)[0]
     assert held.body.scale > 1
+
+
+# -- bundles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["icarl", "podnet"])
+def test_a_classifier_on_another_kind_of_body_is_saved_loaded_extended_and_undone(name: str, tmp_path: Path) -> None:
+    bundle = tiny()
+    steps = [bundle]
+    for number, method in enumerate((name, name, "imprint", name)):
+        old = {} if method == "imprint" else {"old_images": squares(steps[-1], steps[-1].classes)}
+        settings = {} if method == "imprint" else {"epochs": 1, "batch_size": 8, "augment": "none"}
+        grown = extended_bundle(steps[-1], f"new {number}", method=method, settings=settings, **old)
+        classgraft.save(grown, tmp_path / "b")
+        loaded = classgraft.load(tmp_path / "b", Tiny())
+        assert same(loaded, grown)
+        steps.append(loaded)
+    for earlier in reversed(steps[:-1]):
+        before = classgraft.undo(classgraft.load(tmp_path / "b", Tiny()))
+        assert before.classes == earlier.classes
+        assert torch.equal(logits(before), logits(earlier))
+        classgraft.save(before, tmp_path / "b")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from classgraft.data.images import Images, Task
 from classgraft.losses.podnet import neighbourhood, pooled, pooled_distance, turned
 from classgraft.models.classifier import Classifier, feature_width, folded, frozen
-from classgraft.models.proxies import Proxies, by_proxies, proxies_of
+from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
@@ -69,7 +69,9 @@ class PODNet(Extender):
         classes = (*model.classes, *model.unknown(task.classes))
         images = replayed(memory, model, task, classes)
         staged = Staged(body, stages(body, images.view(torch.arange(1), model.device)))
-        grown = Proxies(staged, self.started(model, known, body, images), float(known.scale.detach()) if known else 1.0)
+        grown = with_proxies(
+            staged, self.started(model, known, body, images), float(known.scale.detach()) if known else 1.0
+        )
         old, grown = frozen(grown), grown.requires_grad_(True)
         scale = math.sqrt(len(classes) / max(1, len(classes) - len(model.classes)))
 
@@ -85,7 +87,7 @@ class PODNet(Extender):
             return terms
 
         fit(grown, objective, images, self.recipe, "PODNet", statistics=not folded(model))
-        answering = Proxies(staged.body, grown.proxies.detach(), float(grown.scale.detach()))
+        answering = with_proxies(staged.body, grown.proxies.detach(), float(grown.scale.detach()))
         if model.classes:  # on what will be kept, as it is as much of every class
             kept = self.remember(by_proxies(answering, classes), task, memory).images
             self.balance(answering, kept)
