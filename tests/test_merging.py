@@ -30,7 +30,7 @@ def bundle() -> classgraft.Bundle:
     network[1].bias.copy_(bias[:3])
     base = classgraft.import_model(network, classes=CLASSES, size=12, resize=12)
     model = base.model.grown(["dog", "elk"], weight[3:], bias[3:])
-    return base.then(model.eval(), {"event": "extend", "sentence": "two classes added"}, ("dog", "elk"))
+    return base.then(model.eval(), {"event": "extend", "sentence": "two classes added"}, ("dog", "elk"), base.memories)
 
 
 @torch.no_grad()
