@@ -101,7 +101,7 @@ def tiny(epochs: int) -> tuple[Bundle, Pair, Pair, dict[str, Any]]:
     base = api.import_model(network, classes=names, size=32, resize=32)
     parts = _tiny(base)
     base = api.train(base, parts[0].of(names), settings={"epochs": epochs})
-    what = f"a ResNet-32 trained on 80 Tiny-ImageNet classes at 32 pixels ({epochs} epochs), and the 20 most confusable"
+    what = f"a ResNet-32 trained on 80 Tiny-ImageNet classes ({epochs} epochs, 32 pixels) extended with the 20 most confusable"
     chosen = [name.split(",")[0] for name in new]
     old, added = ((parts[0].of(which), parts[1].of(which)) for which in (names, new))
     return base, old, added, {"what": what, "classes": chosen}

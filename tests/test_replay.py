@@ -276,8 +276,8 @@ def test_local_similarities_equal_a_slow_loop() -> None:
         for k in range(3):
             cosines = [float(F.cosine_similarity(features[b], proxy, dim=0)) for proxy in proxies.proxies[k].detach()]
             parts = torch.tensor(cosines).exp()
-            expected = 2.5 * sum(float(p / parts.sum()) * c for p, c in zip(parts, cosines, strict=True))
-            assert float(found[b, k]) == pytest.approx(expected, abs=1e-5)
+            expected: float = 2.5 * sum(float(p / parts.sum()) * c for p, c in zip(parts, cosines, strict=True))
+            assert float(found[b, k].detach()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_proxy_a_class_is_a_cosine_classifier_and_its_length_does_not_matter() -> None:
@@ -425,52 +425,71 @@ def taken_for_new(model: Classifier, garments: tuple[Images, Images]) -> float:
     return float((answers(model, garments[1].of(model.classes)).argmax(1) >= 5).float().mean())
 
 
+def taught(method: Any, garments: tuple[Images, Images]) -> Classifier:
+    """The first five classes, by the method itself."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return method.extend(Classifier(Small(), Head(), ()), None, part(garments[0], FIRST))  # type: ignore[no-any-return]
+
+
 def test_exemplars_hold_on_to_old_classes_and_fine_tuning_does_not(
     base: Classifier, garments: tuple[Images, Images]
 ) -> None:
-    old, new = accuracy(second(Replay(exemplars=50, recipe=LEARN), base, garments), garments)
-    forgets, _ = accuracy(second(Finetune(statistics=True, recipe=LEARN), base, garments), garments)
+    old, new = accuracy(second(Replay(exemplars=100, recipe=LEARN), base, garments), garments)
     few, _ = accuracy(second(Replay(exemplars=5, recipe=LEARN), base, garments), garments)
-    assert forgets < 0.1
-    assert old > few > forgets
-    assert old > 0.35
-    assert new > 0.7
+    forgets, _ = accuracy(second(Finetune(statistics=True, recipe=LEARN), base, garments), garments)
+    assert max(forgets, few) < 0.1
+    assert old > 0.25
+    assert new > 0.6
 
 
-def test_icarl_s_nearest_means_are_less_biased_than_the_head_that_trained_it(
-    base: Classifier, garments: tuple[Images, Images]
+def test_icarl_s_nearest_means_answer_better_than_the_head_that_trained_it(garments: tuple[Images, Images]) -> None:
+    method = ICaRL(exemplars=50, recipe=LEARN)
+    grown = second(method, taught(method, garments), garments)
+    old, new = accuracy(grown, garments)
+    assert min(old, new) > 0.5
+    assert old + new > sum(accuracy(trainable(grown), garments)) + 0.05
+
+
+def test_aligned_rows_take_away_a_bias_towards_new_classes(
+    garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grown = second(ICaRL(exemplars=50, recipe=LEARN), base, garments)
-    head = trainable(grown)
-    assert abs(taken_for_new(grown, garments) - 0.5) < abs(taken_for_new(head, garments) - 0.5)
-    assert sum(accuracy(grown, garments)) > sum(accuracy(head, garments))
+    """And holding rows non-negative is what ties their length to the logits (the paper's table on clipping)."""
+    method = WeightAligning(exemplars=50, recipe=LEARN)
+    free = replace(method, clip=False)
+    start, free_start = taught(method, garments), taught(free, garments)
+    aligned, unclipped = second(method, start, garments), second(free, free_start, garments)
+    monkeypatch.setattr(wa, "align", lambda old, new: None)
+    control = second(method, start, garments)
+    lengths = control.head.weight.norm(dim=1)
+    assert lengths[5:].mean() > 1.1 * lengths[:5].mean()
+    assert not aligned.head.bias.any()
+    assert taken_for_new(aligned, garments) < taken_for_new(control, garments) - 0.05
+    assert accuracy(aligned, garments)[0] > accuracy(control, garments)[0] + 0.1
+    assert accuracy(aligned, garments)[0] > accuracy(unclipped, garments)[0]
 
 
-@pytest.mark.parametrize("name", ["wa", "bic"])
-def test_the_correction_takes_away_a_bias_towards_new_classes(
-    name: str, base: Classifier, garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
+def test_two_numbers_take_away_a_bias_towards_new_classes(
+    base: Classifier, garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = replace(catalogue.extender(name), exemplars=50, recipe=LEARN)  # type: ignore[type-var]
+    method = BiasCorrection(exemplars=50, recipe=LEARN)
     corrected = second(method, base, garments)
-    if name == "wa":
-        monkeypatch.setattr(wa, "align", lambda old, new: None)
-    else:
-        monkeypatch.setattr(bic, "solve", lambda *given: (torch.zeros(1, 1), torch.zeros(1)))
+    monkeypatch.setattr(bic, "solve", lambda *given: (torch.zeros(1, 1), torch.zeros(1)))
     control = second(method, base, garments)
-    assert taken_for_new(control, garments) > 0.53
-    assert abs(taken_for_new(corrected, garments) - 0.5) < taken_for_new(control, garments) - 0.5
-    assert accuracy(corrected, garments)[0] > accuracy(control, garments)[0]
+    assert 0.4 < taken_for_new(corrected, garments) < taken_for_new(control, garments) - 0.1
+    assert accuracy(corrected, garments)[0] > accuracy(control, garments)[0] + 0.1
 
 
-def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(
-    base: Classifier, garments: tuple[Images, Images]
-) -> None:
-    method = PODNet(exemplars=50, proxies=3, recipe=LEARN)
-    held, free = (second(m, base, garments) for m in (method, replace(method, spatial=0.0, flat=0.0)))
-    shown = garments[1].of(base.classes)
+def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(garments: tuple[Images, Images]) -> None:
+    method = PODNet(exemplars=100, proxies=3, recipe=LEARN)
+    start = taught(method, garments)
+    held, free = (second(m, start, garments) for m in (method, replace(method, spatial=0.0, flat=0.0)))
+    shown = garments[1].of(start.classes)
 
     def drift(model: Classifier) -> float:
-        return float((1 - F.cosine_similarity(answers(model.body.body, shown), answers(base.body, shown))).mean())
+        before, after = (answers(each.body.body, shown) for each in (start, model))
+        return float((1 - F.cosine_similarity(after, before)).mean())
 
     assert drift(held) < 0.5 * drift(free)
     assert accuracy(held, garments)[0] > accuracy(free, garments)[0]
+    assert held.body.scale > 1

@@ -25,8 +25,9 @@ from classgraft.extenders.ncm import NearestClassMean
 from classgraft.extenders.ranpac import RIDGES, RanPAC, held_out
 from classgraft.extenders.slda import SLDA
 from classgraft.models.classifier import Classifier, Head, feature_width
+from classgraft.models.heads import build
 from classgraft.models.preparation import Preparation
-from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, build, discriminants, spec
+from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants
 from classgraft.training.moments import Moments, moments
 
 NAMES = tuple("abcdef")
@@ -375,10 +376,10 @@ def test_a_head_is_built_again_from_its_description_and_its_tensors(method: Any)
     features, labels = world()
     model, _ = stream(method, features, labels, "abc", "def")
     (block,) = model.head.blocks
-    described = json.loads(json.dumps(spec(block)))
-    again = build(described)
+    description = json.loads(json.dumps(described(block)))
+    again = build(description)
     again.load_state_dict({key: value.clone() for key, value in block.state_dict().items()})
-    assert spec(again) == described
+    assert described(again) == description
     assert torch.equal(again(features), block(features))
 
 
@@ -421,7 +422,7 @@ def test_a_neighbour_of_a_class_that_is_gone_does_not_vote() -> None:
 
 
 @pytest.mark.parametrize(
-    "described",
+    "description",
     [
         {},
         {"kind": "os.system"},
@@ -433,9 +434,9 @@ def test_a_neighbour_of_a_class_that_is_gone_does_not_vote() -> None:
     ],
     ids=str,
 )
-def test_a_description_of_nothing_known_is_refused(described: dict[str, Any]) -> None:
+def test_a_description_of_nothing_known_is_refused(description: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="no part of a head like"):
-        build(described)
+        build(description)
 
 
 def test_a_projection_is_the_same_everywhere() -> None:

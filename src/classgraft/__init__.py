@@ -12,19 +12,47 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from classgraft.api import evaluate, extend, import_model, load, predict, remember, remove, save, train, undo
+    from classgraft.api import (
+        evaluate,
+        extend,
+        import_model,
+        load,
+        merge,
+        predict,
+        remember,
+        remove,
+        rename,
+        save,
+        train,
+        undo,
+    )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError
+    from classgraft.evaluator.bench import bench
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
     from classgraft.training.recipe import Recipe
 
 _HOME = {
     **dict.fromkeys(
-        ("evaluate", "extend", "import_model", "load", "predict", "remember", "remove", "save", "train", "undo"),
+        (
+            "evaluate",
+            "extend",
+            "import_model",
+            "load",
+            "merge",
+            "predict",
+            "remember",
+            "remove",
+            "rename",
+            "save",
+            "train",
+            "undo",
+        ),
         "classgraft.api",
     ),
+    "bench": "classgraft.evaluator.bench",
     "Bundle": "classgraft.bundle",
     "Images": "classgraft.data.images",
     "Task": "classgraft.data.images",
@@ -42,13 +70,16 @@ __all__ = [
     "Preparation",
     "Recipe",
     "Task",
+    "bench",
     "evaluate",
     "extend",
     "import_model",
     "load",
+    "merge",
     "predict",
     "remember",
     "remove",
+    "rename",
     "save",
     "train",
     "undo",

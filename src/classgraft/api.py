@@ -20,14 +20,16 @@ from classgraft import catalogue, memories, metrics, packing
 from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
-from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source
+from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
 from classgraft.data.sources import load as decode
 from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
+from classgraft.models.merged import merged, renamed
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
+from classgraft.models.wrapped import Beside, Logits, wrapped
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
 from classgraft.verbs import Extender
@@ -35,6 +37,8 @@ from classgraft.verbs import Extender
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
 
+Sources = str | Path | Source | Sequence[str | Path | Source]
+"""Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
 Pictures = Sequence[str | Path] | Tensor
 """Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
 
@@ -70,9 +74,9 @@ def import_model(
     """Make a bundle of a trained classifier.
 
     Args:
-        source: ``timm:NAME``, ``cifar:NAME``, or a network.
-        weights: a ``.safetensors`` or torch file; None for a network that has its weights.
-        classes: names in head order, or a file with one a line.
+        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:ID-or-folder``, ``cifar:NAME``, or a network.
+        weights: a ``.safetensors`` or torch file; None where the source brings its own (``hf``, a network).
+        classes: names in head order, or a file with one a line; None where the source states them (``hf``).
         arguments: for the network's constructor.
         head: the name of the layer that gives the logits, where it cannot be found.
         mean: of the pixels that the network was trained on, in 0..1; else the source's own.
@@ -83,20 +87,23 @@ def import_model(
     Raises:
         InputError: whatever does not fit, and what to do.
     """
-    if classes is None:
-        raise InputError("The class names are missing; give a file with one name a line, in the order of the head.")
-    names = read_names(Path(classes)) if isinstance(classes, str | Path) else check_names(classes)
     if isinstance(source, nn.Module):
+        names = _names(classes, ())
         architecture, network = Architecture(f"{CODE}:{type(source).__name__}"), source
         stated = _stated_preparation(source)
     else:
-        architecture = Architecture(source, dict(arguments or {}))
-        network = architecture.build(len(names))
-        stated = architecture.preparation()
-        if weights is None:
-            raise InputError(f"The weights of {source} are missing; give a .safetensors or torch file with --weights.")
+        architecture = Architecture.of(source, dict(arguments or {}))
+        names = _names(classes, architecture.names())
+        network = architecture.plain(len(names)) if weights is not None else architecture.pretrained(source)
+        stated = architecture.preparation(source, None if weights is None else Path(weights))
     if weights is not None:
-        load_weights(network, read_weights(Path(weights)), f"{architecture.source} with {len(names)} classes")
+        found = architecture.needed(read_weights(Path(weights)))
+        load_weights(network, found, f"{architecture.source} with {len(names)} classes")
+    network = wrapped(network, len(names))
+    if isinstance(network, Beside):
+        architecture = dataclasses.replace(architecture, inside=len(names))
+    if head and isinstance(network, Logits):
+        head = f"network.{head}"
     side = stated.size if size is None else size
     short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
     preparation = Preparation(side, short, mean or stated.mean, std or stated.std)
@@ -105,6 +112,12 @@ def import_model(
     prove(network, model, side)
     event = _event("import", f"imported from {architecture.source}", classes=len(names))
     return Bundle(model, architecture, name, preparation, history=(event,))
+
+
+def _names(given: str | Path | Sequence[str] | None, stated: Sequence[str]) -> tuple[str, ...]:
+    if given is None and not stated:
+        raise InputError("The class names are missing; give a file with one name a line, in the order of the head.")
+    return read_names(Path(given)) if isinstance(given, str | Path) else check_names(stated if given is None else given)
 
 
 def _stated_preparation(network: nn.Module) -> Preparation:
@@ -117,13 +130,14 @@ def _stated_preparation(network: nn.Module) -> Preparation:
 
 
 @overload
-def extend(model: Bundle, photos: str | Path | Source | Images, /, **options: Any) -> Bundle: ...
+def extend(model: Bundle, photos: Sources | Images, /, **options: Any) -> Bundle: ...
 @overload
 def extend(model: nn.Module, names: Sequence[str], photos: Mapping[str, Pictures], /, **options: Any) -> Classifier: ...
 def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier:
     """Add classes from a few photos.
 
-    ``extend(bundle, photos)`` takes a folder with one folder a class (or a parquet file) and returns a bundle.
+    ``extend(bundle, photos)`` takes a folder with one folder a class, a parquet file, ``hf:ID``,
+    ``torchvision:NAME``, or a list of these, and returns a bundle.
     ``extend(network, names, {"foxglove": photos})`` takes any network with a linear head, in memory, and returns a
     classifier that stands where the network stood. Photos are files, uint8 pixels, or floats as the network takes them.
 
@@ -133,8 +147,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
         update: photos may also be of classes that an earlier extension added; their rows are refined.
-        old_images: a source of images of the old classes: ``remember`` looks at them first, and the extension sees
-            only what it kept.
+        old_images: a source (or a list of them) of images of the old classes: ``remember`` looks at them first, and the
+            extension sees only what it kept.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -175,13 +189,13 @@ def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Imag
 
 def _extend_bundle(
     bundle: Bundle,
-    photos: str | Path | Source | Images,
+    photos: Sources | Images,
     *,
     method: str = "auto",
     settings: Mapping[str, Any] | None = None,
     shots: int | None = None,
     seed: int = 0,
-    old_images: str | Path | Source | Images | None = None,
+    old_images: Sources | Images | None = None,
     update: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
@@ -196,7 +210,7 @@ def _extend_bundle(
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
     if not isinstance(photos, Images):
-        source = photos if isinstance(photos, Source) else open_source(photos)
+        source = open_sources(photos)
         _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     again = _refuse_known(bundle, photos.classes, update)
@@ -235,7 +249,7 @@ def _extend_bundle(
 
 def remember(
     bundle: Bundle,
-    images: str | Path | Source | Images,
+    images: Sources | Images,
     method: str,
     settings: Mapping[str, Any] | None = None,
     *,
@@ -266,12 +280,12 @@ def _look_back(
     bundle: Bundle,
     method: str,
     extender: Extender,
-    images: str | Path | Source | Images,
+    images: Sources | Images,
     strict: bool,
     warn: Callable[[str], None],
 ) -> object | None:
     """What the method keeps once it has seen these images of classes that the model has."""
-    old = images if isinstance(images, Images) else labelled(bundle, [images], strict=strict, warn=warn)
+    old = images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
     seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
     try:
         before = packing.without(memories.recall(bundle, method), seen)
@@ -519,6 +533,36 @@ def remove(bundle: Bundle, name: str) -> Bundle:
     return bundle.then(bundle.model.without([gone]), event, added, memories.rid(bundle, [gone]))
 
 
+def rename(bundle: Bundle, old: str, new: str) -> Bundle:
+    """With another name for a class; nothing else changes."""
+    old = bundle.classes[place(bundle, old)]
+    (new,) = check_names([new], "the new name")
+    if new in bundle.classes:
+        raise InputError(f"The model already has the class '{new}'; choose another name, or merge the two.")
+    event = _event("rename", f"the class '{old}' was renamed '{new}'", classes=[old, new])
+    added = [new if name == old else name for name in bundle.added]
+    return bundle.then(renamed(bundle.model, old, new), event, added, memories.renamed(bundle.memories, old, new))
+
+
+def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> Bundle:
+    """With two classes made one, under the first's name (or ``name``) and in its place.
+
+    Its softmax probability is the sum of theirs, and that of every other class stays what it was: what was taken for
+    either is taken for it.
+    """
+    first, second = (bundle.classes[place(bundle, one)] for one in (first, second))
+    if first == second:
+        raise InputError(f"'{first}' is one class already; name two.")
+    (name,) = check_names([first if name is None else name], "the new name")
+    if name in bundle.classes and name not in (first, second):
+        raise InputError(f"The model already has the class '{name}'; choose another name.")
+    model = renamed(merged(bundle.model, first, second), first, name)
+    event = _event("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
+                   classes=[first, second, name])  # fmt: skip
+    added = [name if one == first else one for one in bundle.added if one != second]
+    return bundle.then(model, event, added, memories.renamed(memories.rid(bundle, [second]), first, name))
+
+
 def _event(kind: str, sentence: str, **facts: Any) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     return {"event": kind, "date": now, "sentence": sentence, **facts, "versions": versions()}
@@ -540,9 +584,11 @@ __all__ = [
     "import_model",
     "load",
     "logits_of",
+    "merge",
     "predict",
     "remember",
     "remove",
+    "rename",
     "save",
     "train",
     "undo",

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
-from classgraft.models import structure
+from classgraft.models import heads, structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
+from classgraft.models.wrapped import wrapped
 from classgraft.packing import Packed
 from classgraft.storage import recover, replaced
 
@@ -101,9 +102,7 @@ class Bundle:
             body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
             for name in self.model.body.state_dict().keys() - body.state_dict().keys():
                 del tensors[name]  # of a structure that the step added
-            rows = sum(config["graft"]["rows"])
-            for name in (f"{self.head}.weight", f"{self.head}.bias"):
-                tensors[name] = tensors[name][:rows]
+            tensors = _head_of(config["graft"], tensors)
             earlier = _assembled(config, tensors, plain, "the step before")
         return replace(earlier, memories=memories, history=self.history[:-1], undone=self.undone[:-1])
 
@@ -222,6 +221,8 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
                 )
         if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
             raise ValueError("its history lacks a step")
+        if network is not None:
+            network = wrapped(network, config["graft"].get("inside") or -1, len(config["label_names"]))
         memories = _memories(plain, held)
         bundle = _assembled(config, tensors, network, f"'{folder}'")
     return replace(bundle, memories=memories, history=tuple(history), undone=tuple(undone))
@@ -261,7 +262,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN
+        if bundle.architecture.scheme == "timm" and _is_plain(bundle)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -295,9 +296,9 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
     preparation, classes, tree = bundle.preparation, bundle.classes, _tree(bundle)
     return {
         "format": FORMAT,
-        **({"architecture": bundle.architecture.name} if tree == structure.PLAIN else {}),
+        **({"architecture": bundle.architecture.name} if _is_plain(bundle) else {}),
         "num_classes": len(classes),
-        "num_features": bundle.model.head.linear[0].in_features if classes else None,
+        "num_features": bundle.model.head.parts[0].in_features if classes else None,
         "model_args": dict(bundle.architecture.arguments),
         "label_names": list(classes),
         "pretrained_cfg": {
@@ -314,8 +315,10 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
+            "inside": bundle.architecture.inside,
             "resize": preparation.resize,
             "rows": list(bundle.model.head.rows),
+            **({} if heads.plain(bundle.model.head) else {"blocks": heads.descriptions(bundle.model.head)}),
             "added": list(bundle.added),
             "undo": len(bundle.undone),
             **({} if tree == structure.PLAIN else {"body": tree}),
@@ -328,48 +331,74 @@ def _tree(bundle: Bundle) -> structure.Spec:
     return structure.spec(bundle.model.body)
 
 
+def _is_plain(bundle: Bundle) -> bool:
+    """Whether the source's own network holds all there is."""
+    return _tree(bundle) == structure.PLAIN and heads.plain(bundle.model.head)
+
+
 def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Module | None, what: str) -> Bundle:
     """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
     graft, names = config["graft"], config["label_names"]
     classes = check_names(names if isinstance(names, list) else [], f"{what}, its class names")
-    architecture = Architecture(graft["source"], dict(config["model_args"]))
+    architecture = Architecture(graft["source"], dict(config["model_args"]), int(graft.get("inside", 0)))
     rows = [int(count) for count in graft["rows"]]
-    size = tensors[f"{graft['head']}.weight"].shape
-    if sum(rows) != len(classes) or size[0] != len(classes) or min(rows, default=0) < 1:
-        raise InputError(
-            f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it."
-        )
+    if sum(rows) != len(classes) or min(rows, default=0) < 1:
+        raise InputError(f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated; restore it.")
+    head = _head(graft, rows, tensors)
+    if head.rows != tuple(rows):
+        raise InputError(f"{what} is damaged: {sum(rows)} rows stated, {sum(head.rows)} found; restore it.")
     if network is None and architecture.scheme == CODE:
         raise InputError(
             f"{what} holds a network given from Python ({architecture.name}); load it there with network=."
         )
     body = headless(architecture.build(len(classes)) if network is None else network, graft["head"])
     body = structure.build(graft.get("body", structure.PLAIN), body)
-    weight, bias = tensors[f"{graft['head']}.weight"], tensors[f"{graft['head']}.bias"]
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)
-    blocks = []
-    for first, count in zip([sum(rows[:i]) for i in range(len(rows))], rows, strict=True):
-        block = nn.Linear(size[1], count, dtype=weight.dtype)
-        with torch.no_grad():
-            block.weight.copy_(weight[first : first + count])
-            block.bias.copy_(bias[first : first + count])
-        blocks.append(block)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
-    model = Classifier(body, Head(blocks), classes).eval()
+    model = Classifier(body, head, classes).eval()
     added = graft["added"]
     if not isinstance(added, list) or not set(added) <= set(classes):
         raise InputError(f"{what} is damaged: it lists classes as added last that it does not have; restore it.")
     return Bundle(model, architecture, graft["head"], preparation, tuple(added))
 
 
+def _head(graft: dict[str, Any], rows: list[int], tensors: dict[str, Tensor]) -> Head:
+    """Of linear rows, cut into the blocks in which they came; or of the blocks that are described."""
+    name = graft["head"]
+    if "blocks" in graft:
+        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        return heads.assembled(graft["blocks"], own)
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    blocks = []
+    for rows_of, biases in zip(weight.split(rows), bias.split(rows), strict=True):
+        block = nn.Linear(weight.shape[1], len(rows_of), dtype=weight.dtype)
+        with torch.no_grad():
+            block.weight.copy_(rows_of)
+            block.bias.copy_(biases)
+        blocks.append(block)
+    return Head(blocks)
+
+
+def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what later steps have added to the head."""
+    name, rows, blocks = graft["head"], sum(graft["rows"]), len(graft.get("blocks", []))
+    own = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+    if not blocks:
+        return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
+    stays = re.compile(rf"{re.escape(name)}\.blocks\.(\d+)\.")
+    return own | {key: tensors[key] for key in tensors if (at := stays.match(key)) and int(at[1]) < blocks}
+
+
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The plain network's tensors: the body's and one weight and bias for all rows."""
+    """The plain network's tensors: the body's and one weight and bias for all rows; or those of the head's blocks."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
-    tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
-    tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
-    return tensors
+    if heads.plain(bundle.model.head):
+        tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
+        tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
+        return tensors
+    return tensors | {f"{bundle.head}.{name}": value for name, value in heads.tensors_of(bundle.model.head).items()}
 
 
 def _memory_plain(bundle: Bundle) -> dict[str, Any]:

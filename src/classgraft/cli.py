@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ Set = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
 Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="folders with one folder a class, .parquet files, hf:ID[,split=NAME], torchvision:NAME[,root=DIR]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
@@ -44,7 +51,15 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every script that names come in
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        _unheard()
+    except SystemExit as exit_:
+        if not isinstance(exit_.__context__, BrokenPipeError):  # which click and rich make an exit with code 1 of
+            raise
+        _unheard()
     except Exception as error:
         sentence = _fault(error)
         if not sentence:
@@ -53,6 +68,12 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _unheard() -> None:
+    """Whoever read standard output has left, as ``head`` does: not a fault."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes when it ends
+    sys.exit(0)
 
 
 def _fault(error: Exception) -> str:
@@ -70,10 +91,12 @@ def _fault(error: Exception) -> str:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="timm:NAME or cifar:NAME")],
+    source: Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
-    weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
-    classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a torch file of tensors (hf: its own)")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="text file of class names, one a line, in head order (hf: its own)")
+    ] = None,
     arch_arg: Annotated[
         list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
@@ -110,16 +133,14 @@ def import_(
 @app.command()
 def extend(
     bundle: BundleArgument,
-    photos: Annotated[
-        Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")
-    ],
+    photos: Images,
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Seed = 0,
     old_images: Annotated[
-        Path | None, typer.Option(help="images of the old classes: remember runs on them first")
-    ] = None,
+        list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
+    ] = [],  # noqa: B006
     update: Annotated[
         bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
     ] = False,
@@ -139,7 +160,7 @@ def extend(
     with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed}"), _progress():
         base = _load(bundle)
         grown = api.extend(
-            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
+            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images or None,
             update=update, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
@@ -173,7 +194,7 @@ def remember(
 @app.command()
 def evaluate(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     json_: Json = False,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -216,7 +237,7 @@ def predict(
 @app.command()
 def report(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     out: Annotated[Path | None, typer.Option(help="the page (BUNDLE/report.html)")] = None,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -237,7 +258,7 @@ def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
 ) -> None:
-    """Take back the last extension or removal."""
+    """Take back the last extension, removal, renaming or merging."""
     from classgraft import api
 
     before = _load(bundle)
@@ -257,6 +278,37 @@ def remove(
     smaller = api.remove(_load(bundle), name)
     api.save(smaller, out or bundle)
     print(f"{smaller.history[-1]['sentence']}; {len(smaller.classes)} are left")
+
+
+@app.command()
+def rename(
+    bundle: BundleArgument,
+    old: Annotated[str, typer.Argument(help="the class, by its exact name", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="its new name", metavar="NEW")],
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Give a class another name."""
+    from classgraft import api
+
+    renamed = api.rename(_load(bundle), old, new)
+    api.save(renamed, out or bundle)
+    print(renamed.history[-1]["sentence"])
+
+
+@app.command()
+def merge(
+    bundle: BundleArgument,
+    first: Annotated[str, typer.Argument(help="a class, by its exact name", metavar="A")],
+    second: Annotated[str, typer.Argument(help="the class to count as A from now on", metavar="B")],
+    name: Annotated[str | None, typer.Option(help="of the two together (A's)")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Make two classes one, whose probability is the sum of theirs."""
+    from classgraft import api
+
+    merged = api.merge(_load(bundle), first, second, name)
+    api.save(merged, out or bundle)
+    print(f"{merged.history[-1]['sentence']}; {len(merged.classes)} are left")
 
 
 @app.command()
@@ -286,6 +338,74 @@ def demo(
     demonstration.save(story, out, _command())
     _table([(row.name, row.evaluation) for row in story.rows])
     print(f"{out}: the grown model and report.html")
+
+
+@app.command()
+def bench(
+    methods: Annotated[str, typer.Option(help="names from classgraft methods, with commas between", metavar="A,B")],
+    out: Annotated[Path, typer.Option(help="folder of the results; given again, finished cells are not run again")],
+    images: Annotated[
+        str | None, typer.Option(help="training images: a folder with one folder a class, or .parquet")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="test images, on which nothing is chosen")] = None,
+    protocol: Annotated[str | None, typer.Option(help="a paper's, by name, with its images and recipe")] = None,
+    first: Annotated[int | None, typer.Option(help="classes of the first step (10)")] = None,
+    step: Annotated[int | None, typer.Option(help="classes of each later step (10)")] = None,
+    classes: Annotated[int | None, typer.Option(help="only the first so many of the order (all)")] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="classes of each step, where they are not equal", metavar="N,N,N")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="images of each class from the second step on (all)")] = None,
+    blur: Annotated[
+        float | None, typer.Option(help="share of each class's images that come in other steps (0)")
+    ] = None,
+    order_seed: Annotated[str | None, typer.Option(help="seeds or names of class orders (1993)", metavar="N,N")] = None,
+    seeds: Annotated[str, typer.Option(help="each a run of every method on every order", metavar="N,N")] = "0",
+    size: Annotated[int | None, typer.Option(help="side of the squares, in pixels (32)")] = None,
+    arch: Annotated[str | None, typer.Option(help="cifar:NAME or timm:NAME (cifar:resnet32)")] = None,
+    arch_arg: Annotated[
+        list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    weights: Annotated[Path | None, typer.Option(help="trained weights that the body starts from (fresh ones)")] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
+    exemplars: Annotated[int | None, typer.Option(help="images that methods with a memory of images may keep")] = None,
+    epochs: Annotated[int | None, typer.Option(help="of each step, of every method (30)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step of the optimiser (64)")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate at the start (0.1)")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="of every weight that learns (0.0005)")] = None,
+    milestones: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="shares of the epochs after which it is divided by ten (0.6 0.85)"),
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="augmentation by name (crop-flip)")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="a field of one method; repeatable", metavar="METHOD.FIELD=VALUE")
+    ] = [],  # noqa: B006
+    ray: Annotated[bool, typer.Option("--ray", help="spread the runs over a Ray cluster")] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+) -> None:
+    """Send a stream of classes through methods, and measure them after every step."""
+    from classgraft.evaluator import words
+    from classgraft.evaluator.bench import bench as run
+
+    recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "augment": augment,
+              "milestones": milestones}  # fmt: skip
+    steps = {"first": first, "step": step, "classes": classes, "shots": shots, "blur": blur, "sizes": sizes}
+    chosen = words.setting(protocol, steps, arch, arch_arg, weights, mean, std)
+    changed = {"size": size, "exemplars": exemplars, "orders": words.orders(order_seed)}
+    with _running(device, precision), _progress():
+        run(
+            words.listed(methods), images, test, out=out, protocol=chosen, seeds=words.numbers("--seeds", seeds),
+            recipe=words.given(recipe), settings=words.settings(set_), ray=ray, device=device, precision=precision,  # type: ignore[arg-type]
+            tell=print, warn=_warn, command=_command(), **words.given(changed),
+        )  # fmt: skip
+    print(f"{out}: results.json and report.html")
 
 
 def _load(folder: Path) -> Bundle:

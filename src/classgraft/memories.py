@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from classgraft import catalogue
+from classgraft import catalogue, packing
 from classgraft.bundle import Bundle, Kept
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
@@ -68,4 +68,12 @@ def rid(bundle: Bundle, names: Sequence[str]) -> dict[str, Kept]:
     return {
         method: replace(held, content=packed(without(_opened(method, held), names)))
         for method, held in bundle.memories.items()
+    }
+
+
+def renamed(memories: Mapping[str, Kept], old: str, new: str) -> dict[str, Kept]:
+    """All memories with another name for a class."""
+    return {
+        method: replace(held, content=packed(packing.renamed(_opened(method, held), old, new)))
+        for method, held in memories.items()
     }

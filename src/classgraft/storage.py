@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -26,7 +28,8 @@ def replaced(folder: Path) -> Iterator[Path]:
     recover(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        _sweep(folder)
+        fresh, lock = _fresh(folder)
     except OSError as error:
         raise InputError(f"Nothing can be written beside {folder} ({error.strerror}); choose another place.") from error
     try:
@@ -52,6 +55,31 @@ def replaced(folder: Path) -> Iterator[Path]:
     finally:
         recover(folder)
         shutil.rmtree(fresh, ignore_errors=True)
+        os.close(lock)
+
+
+def _fresh(folder: Path) -> tuple[Path, int]:
+    """An empty folder beside this one, locked while its process lives."""
+    while True:
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        lock = os.open(fresh, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # not every file system knows locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if fresh.exists():  # another process may have swept it away before it was locked
+            return fresh, lock
+        os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left beside this folder: what nobody holds the lock of."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def recover(folder: Path) -> None:

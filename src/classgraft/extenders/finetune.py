@@ -30,5 +30,12 @@ class Finetune(Extender):
         def objective(batch: Batch) -> Terms:
             return {"new": F.cross_entropy(grown(batch.images), batch.targets)}
 
-        fit(grown, objective, task.train.of(grown.classes), self.recipe, "fine-tuning", statistics=self.statistics)
+        fit(
+            grown,
+            objective,
+            task.train.of(grown.classes),
+            self.recipe,
+            "fine-tuning",
+            statistics=self.statistics or not model.classes,
+        )
         return grown

@@ -6,7 +6,9 @@ arXiv 2004.13513. This is its "CNN" form: the proxies answer, not nearest means.
 Differs from the paper:
 1. Stages end where their last module does, after the ReLU, in any network: the last map of each resolution.
 2. In the neighbourhood loss the true class is left out of the sum, as equation 12 says. The authors' code adds 1 in its place.
-3. Fine-tuning on balanced images (section 4.2) takes a share of the recipe's epochs at half its learning rate.
+3. The scale eta takes no gradient through the margin: early on, making eta small, even negative, would lower that part of the
+   loss faster than learning does.
+4. Fine-tuning on balanced images (section 4.2) takes a share of the recipe's epochs at half its learning rate.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class PODNet(Extender):
 
         def objective(batch: Batch) -> Terms:
             features, *maps = seen(grown.body, batch.images)
-            terms = {"class": neighbourhood(grown.logits(features), batch.targets, self.margin * grown.scale)}
+            terms = {"class": self.told_apart(grown, features, batch.targets)}
             if model.classes:
                 sizes = [part.shape[1] for part in (features, *maps)]
                 before = asked(old, batch.images, lambda given: torch.cat(seen(old.body, given), 1))
@@ -89,6 +91,10 @@ class PODNet(Extender):
             self.balance(answering, kept)
         return by_proxies(answering, classes)
 
+    def told_apart(self, grown: Proxies, features: Tensor, targets: Tensor) -> Tensor:
+        """The hinge on similarities, with the margin at the scale of the logits."""
+        return neighbourhood(grown.logits(features), targets, self.margin * grown.scale.detach())
+
     def balance(self, grown: Proxies, images: Images) -> None:
         """Train the proxies alone."""
         grown.body.requires_grad_(False)
@@ -96,7 +102,7 @@ class PODNet(Extender):
         recipe = replace(self.recipe, epochs=epochs, lr=self.recipe.lr / 2)
 
         def objective(batch: Batch) -> Terms:
-            return {"balanced": neighbourhood(grown(batch.images), batch.targets, self.margin * grown.scale)}
+            return {"balanced": self.told_apart(grown, grown.body(batch.images), batch.targets)}
 
         fit(grown, objective, images, recipe, "balancing")
 

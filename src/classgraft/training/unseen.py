@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classgraft.data.images import Task
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.mixtures import Form, Mixtures, exactly, fitted
 from classgraft.training.views import look
 
@@ -200,11 +200,11 @@ def old_side(model: Classifier, features: Tensor, labels: Tensor | None = None) 
     if not model.classes or not len(features):
         nothing = features.new_full((len(features),), -torch.inf)
         return nothing, nothing
-    weight, bias = model.head.weight.float().cpu().T, model.head.bias.float().cpu()
+    head = frozen(model.head).float().cpu()
     labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else labels
     sums, own = [], []
     for some, label in zip(features.split(4096), labels.split(4096), strict=True):
-        logits = some @ weight + bias
+        logits = head(some)
         sums.append(logits.logsumexp(1))
         own.append(logits.gather(1, label[:, None])[:, 0])
     return torch.cat(sums), torch.cat(own)
