@@ -201,3 +201,19 @@ def test_a_refined_row_stands_where_it_stood_and_all_others_keep_their_bits() ->
     assert more.classes == (*model.classes, "brand new")
     images = pictured(here.test[:3], here.labels[:3], more.classes).pixels
     assert torch.equal(more(images)[:, :OLD], here.model(images))
+
+
+def test_extensions_in_a_row_without_old_images_keep_the_old_classes_when_the_added_are_remembered() -> None:
+    """Control: with nothing kept at all, rows of earlier extensions are taken for a trained head's."""
+    here, method = world(0), GLNE(views=1)
+    task = here.task(20)
+    old = {}
+    for keeps in (True, False):
+        model, memory = here.model, None
+        for k in range(0, NEW, 2):
+            part = Task(task.classes[k : k + 2], task.train.of(task.classes[k : k + 2]))
+            model = method.extend(model, memory, part)
+            memory = method.remember(model, part, memory) if keeps else None
+        old[keeps] = accuracies(model, here)
+    assert sum(old[True]) >= sum(old[False]) - 0.01
+    assert min(old[True]) > 0.75

@@ -86,7 +86,9 @@ def test_the_bytes_are_those_of_the_numbers_and_of_the_words() -> None:
     assert bytes_of(Part(whole[0], 3)) == bytes_of(Part(torch.zeros(4), 3))  # not what it is a part of
 
 
-@pytest.mark.parametrize("value", [[1], {1: "a"}, {"a": object()}, {"a": {1}}], ids=["list", "number as key", "object", "set"])
+@pytest.mark.parametrize(
+    "value", [[1], {1: "a"}, {"a": object()}, {"a": {1}}], ids=["list", "number as key", "object", "set"]
+)
 def test_what_cannot_be_kept_is_a_mistake_of_the_method(value: Any) -> None:
     with pytest.raises(TypeError):
         packed(value)

@@ -41,7 +41,10 @@ class StandIns:
     apart: Tensor | None
     """(N, D): how each of them lies from its class's mean; None where nothing was kept of some class."""
     unseen: OldClasses | None
-    """A picture of the others."""
+    """A picture of the others, read off their own rows alone: rows that an extension added do not make the classes come
+    out equally often, as those of a trained head do."""
+    places: Tensor
+    """Theirs in the head."""
 
     @staticmethod
     def of(
@@ -54,30 +57,33 @@ class StandIns:
     ) -> StandIns:
         """From what was kept; for classes that nothing was kept of, from the head and the features (N, D) of new photos.
 
-        Where all were kept, about ``ENOUGH`` features are drawn in all, else ``samples`` of each class.
+        Once something was kept, about ``ENOUGH`` features are drawn in all; without, ``samples`` of each class.
         """
         classes = memory.classes if isinstance(memory, Mixtures) else {}
         names = tuple(name for name in model.classes if name in classes)
         whole = len(names) == len(model.classes)
-        unseen = None if whole or len(model.classes) < 2 else OldClasses.of(model, photos, confidence)
+        others = [k for k, name in enumerate(model.classes) if name not in classes]
+        trained = model.without(names) if names else model
+        unseen = OldClasses.of(trained, photos, confidence) if len(others) > 1 else None
         if not names or not isinstance(memory, Mixtures):
             nothing = torch.zeros(0, dtype=torch.int64)
-            return StandIns(unseen.mean if unseen else photos.mean(0), photos[:0], nothing, None, unseen)
+            mean = unseen.mean if unseen else photos.mean(0)
+            return StandIns(mean, photos[:0], nothing, None, unseen, torch.tensor(others))
         most = max(len(classes[name].mean) for name in names) if whole else 0
-        count = max(samples, ENOUGH // len(names), most) if whole else samples
+        count = max(samples, ENOUGH // len(model.classes), most)
         kept, apart = memory.sample(names, count, torch.Generator().manual_seed(seed))
         labels = torch.tensor([model.classes.index(name) for name in names]).repeat_interleave(count)
         mean = unseen.mean if unseen else torch.stack([classes[name].centre for name in names]).mean(0)
-        return StandIns(mean, kept, labels, apart if whole else None, unseen)
+        return StandIns(mean, kept, labels, apart if whole else None, unseen, torch.tensor(others))
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Features (N, D) and labels (N,): those kept, and ``count`` made up of each class that is not among them."""
         if self.unseen is None:
             return self.kept, self.kept_labels
+        if len(self.kept_labels):
+            count = int((self.kept_labels == self.kept_labels[0]).sum())  # as many of each class
         made = self.unseen.sample(count, generator)
-        labels = torch.arange(len(self.unseen.weight)).repeat(count)
-        others = torch.isin(labels, self.kept_labels, invert=True)
-        return torch.cat([made[others], self.kept]), torch.cat([labels[others], self.kept_labels])
+        return torch.cat([made, self.kept]), torch.cat([self.places.repeat(count), self.kept_labels])
 
 
 @dataclass(frozen=True)
