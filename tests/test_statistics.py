@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor, nn
 
+import classgraft
 from classgraft import catalogue
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
@@ -27,6 +29,7 @@ from classgraft.extenders.slda import SLDA
 from classgraft.models.classifier import Classifier, Head, feature_width
 from classgraft.models.heads import build
 from classgraft.models.preparation import Preparation
+from classgraft.models.sources import Architecture
 from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants
 from classgraft.training.moments import Moments, moments
 
@@ -463,3 +466,16 @@ def test_other_methods_refuse_a_head_without_rows_and_widths_are_found() -> None
     for name in ("glne", "imprint", "rows"):
         with pytest.raises(InputError, match="not made of linear rows"):
             catalogue.extender(name).extend(model, memory, task(features, labels, "d"))
+
+
+@methods
+def test_a_bundle_keeps_such_a_head_and_undoes_it(method: Any, tmp_path: Path) -> None:
+    features, labels = world()
+    model, _ = stream(method, features, labels, "abc", "def")
+    rows = Classifier(model.body, Head([discriminants(torch.eye(6, 12), torch.eye(6, 12))]), model.classes)
+    base = classgraft.Bundle(rows.eval(), Architecture("python:Sequential"), "1", Preparation(2, 2))
+    bundle = base.then(model, {"event": "extend", "sentence": "a new head"}, ("d", "e", "f"), {})
+    classgraft.save(bundle, tmp_path)
+    again = classgraft.load(tmp_path, nn.Sequential(model.body, nn.Linear(12, 6)))
+    assert torch.equal(logits(again.model, features), logits(model, features))
+    assert torch.equal(logits(classgraft.undo(again).model, features), logits(rows, features))

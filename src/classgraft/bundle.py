@@ -80,7 +80,10 @@ class Bundle:
     ) -> Bundle:
         """The bundle after a step that can be undone."""
         after = replace(self, model=model, added=tuple(added), memories=memories, history=(*self.history, event))
-        before = ({**_configuration(self), "memory": _memory_plain(self)}, _changed(_all(self), _all(after)))
+        before = (
+            {**_configuration(self), "memory": _memory_plain(self)},
+            _changed(_all(self), _all(after), f"{self.head}.blocks."),
+        )
         return replace(after, undone=(*self.undone, before))
 
     def before(self) -> Bundle:
@@ -383,12 +386,11 @@ def _head(graft: dict[str, Any], rows: list[int], tensors: dict[str, Tensor]) ->
 
 def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without what later steps have added to the head."""
-    name, rows, blocks = graft["head"], sum(graft["rows"]), len(graft.get("blocks", []))
+    if "blocks" in graft:  # these say themselves which tensors they need
+        return tensors
+    name, rows = graft["head"], sum(graft["rows"])
     own = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
-    if not blocks:
-        return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
-    stays = re.compile(rf"{re.escape(name)}\.blocks\.(\d+)\.")
-    return own | {key: tensors[key] for key in tensors if (at := stays.match(key)) and int(at[1]) < blocks}
+    return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:
@@ -442,14 +444,15 @@ def _shapes(plain: Any) -> Iterator[tuple[str, list[int]]]:
             yield from _shapes(item)
 
 
-def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The earlier tensors that cannot be had again by cutting rows off the later ones."""
+def _changed(before: dict[str, Tensor], after: dict[str, Tensor], blocks: str) -> dict[str, Tensor]:
+    """The earlier tensors that cannot be had again by cutting rows off the later ones (those of blocks are not cut)."""
     return {
         name: value
         for name, value in before.items()
         if name not in after
         or after[name].ndim != value.ndim
         or after[name].shape[1:] != value.shape[1:]
+        or (name.startswith(blocks) and after[name].shape != value.shape)
         or after[name].dtype != value.dtype
         or (value.ndim == 0 and not torch.equal(after[name], value))
         or (value.ndim > 0 and not torch.equal(after[name][: len(value)], value))

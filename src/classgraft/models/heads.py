@@ -45,15 +45,15 @@ def tensors_of(head: Head) -> dict[str, Tensor]:
 
 
 def assembled(blocks: list[Description], tensors: Mapping[str, Tensor]) -> Head:
-    """The head that was described, with its tensors.
+    """The head that was described, with its tensors; others are left alone.
 
     Raises:
         InputError: a kind is not known, or a tensor is missing or does not fit.
     """
     head = Head([build(block) for block in blocks])
     try:
-        head.load_state_dict(dict(tensors))
-    except RuntimeError as error:
+        head.load_state_dict({name: tensors[name] for name in head.state_dict()})
+    except (KeyError, RuntimeError) as error:
         raise InputError(f"its head is not what it says ({' '.join(str(error).split())[:150]}); restore it.") from error
     return head
 
