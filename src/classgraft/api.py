@@ -26,6 +26,7 @@ from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
+from classgraft.models.heads import plain
 from classgraft.models.merged import merged, renamed
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
@@ -34,6 +35,8 @@ from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
 from classgraft.verbs import Extender
 
+FEW = 100
+"""Classes, below which the head alone says too little of its classes (docs/choosing.md)."""
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
 
@@ -205,7 +208,7 @@ def _extend_bundle(
         raise InputError(f"--shots is {shots}; one photo a class is the least.")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**63 - 1.")
-    chosen, why = choose(method, old_images is not None)
+    chosen, why = choose(method, bundle, old_images is not None)
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(chosen, "extend")))}
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
@@ -308,12 +311,27 @@ def _kept(
     return held
 
 
-def choose(method: str, old_images: bool) -> tuple[str, str]:
-    """The method meant by a name, and why; ``auto`` picks on what is at hand."""
+def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
+    """The method meant by a name, and why; ``auto`` picks on what is at hand (docs/choosing.md)."""
     if method != "auto":
         return method, "asked for"
-    seen = "; the old images are not needed for it" if old_images else ""
-    return "glne", f"it needs no old image and had the best harmonic mean from 1 to 20 photos a class{seen}"
+    if old_images or "glne" in bundle.memories:
+        return (
+            "glne",
+            "what is kept of the old classes is used, a few kilobytes a class, as good as their real features",
+        )
+    if bundle.memories:
+        kept = list(bundle.memories)[-1]
+        return kept, "it is what this model's memory was made for"
+    if not plain(bundle.model.head):
+        raise InputError(
+            "The model's head is not made of plain rows and nothing is kept of its classes; name the method that made it,"
+            " or give --old-images."
+        )
+    why = "no old image is at hand, and of the ways that need none it had the best harmonic mean from 1 to 20 photos a class"
+    if len(bundle.classes) < FEW:
+        why += f"; of so few classes ({len(bundle.classes)}) its picture is coarse: --old-images would keep them better"
+    return "glne", why
 
 
 def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:
