@@ -91,7 +91,7 @@ def main() -> None:
                 )
                 event = grown.history[-1]
                 row = {"name": name, "sees old images": sees, "picked": event["method"], "shots": shots, "seed": seed}
-                row |= {"seconds": time.perf_counter() - started, "memory bytes": event.get("memory bytes")}
+                row |= {"seconds": time.perf_counter() - started, "memory bytes": event.get("bytes")}
                 row |= {k: v for k, v in measure(base, grown, sets).items() if k != "curve"}
                 cells.append(row)
                 print(row, flush=True)

@@ -25,11 +25,14 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, acwod, memories, speed)
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, speed)
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
+    for name in ("cifar", "tiny"):
+        if f"memories-{name}" in found:
+            pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -320,10 +323,79 @@ def memories(found: dict[str, Any]) -> str:
         added = f" New classes: {', '.join(result['classes'])}." if "classes" in result else ""
         head = (
             f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real"
-            f" feature.{added}\n\n"
+            f" feature.{added}\n\n![Harmonic mean over bytes]({name}.svg)\n\n"
         )
         parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
     return "\n\n".join(parts)
+
+
+def memory_plot(result: dict[str, Any], shots: int = 20) -> str:
+    """Harmonic mean over the bytes kept of a class, in powers of ten; lines join the smallest memory and the largest."""
+    rows = [
+        row
+        for row in result["rows"]
+        if row["shots"] == shots and row["method"].startswith("glne") and row["bytes a class"]
+    ]
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        kind = name.removeprefix("glne, ").removeprefix("mixture: ").partition(",")[0]
+        groups.setdefault("chosen by bytes" if kind == "chosen" or kind.endswith("bytes") else kind, []).append(name)
+    series = []
+    for kind, names in groups.items():
+        points = []
+        for name in names:
+            draws = [row for row in rows if row["method"] == name]
+            mean = student_interval([row["harmonic"] for row in draws])[0]
+            points.append((math.log10(draws[0]["bytes a class"]), mean))
+        points.sort()
+        if kind != "literal objective":
+            series.append((kind, points, (points[0], points[-1])))
+    x = {float(power): f"{10**power:,}" for power in range(2, 7)}
+    values = [y for _, points, _ in series for _, y in points]
+    y = {tick: f"{tick:g}" for tick in plots.ticks(min(values), max(values))}
+    label = f"harmonic mean at {shots} photos, %"
+    return alone(plots.lines(series, "Harmonic mean over bytes", x, y, ("bytes kept of a class", label)))
+
+
+def flowers_memory(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/flowers_memory.py."""
+    if "flowers-memory" not in found:
+        return ""
+    result, lines = found["flowers-memory"], []
+    cells = result["cells"]
+    for name, shots in dict.fromkeys((c["name"], c["shots"]) for c in cells):
+        draws = [c for c in cells if (c["name"], c["shots"]) == (name, shots)]
+        first = draws[0]
+        picked = first["picked"] if name.startswith("auto") else ""
+        figures = [over(draws, key) for key in ("old", "new", "harmonic", "regret", "captured: clean")]
+        lines.append([name, picked, "yes" if first["sees old images"] else "no", str(shots), *figures,
+                      f"{first['memory bytes'] or 0:,}", over(draws, "seconds"), str(len(draws))])  # fmt: skip
+    n = result["n"]
+    head = ["method", "picked", "sees old images", "photos", "old", "new", "harmonic", "regret", "captured", "bytes kept",
+            "seconds", "draws"]  # fmt: skip
+    return (
+        f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old images, one of"
+        f" each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move the body had one"
+        f" draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
+    )
+
+
+def in_a_row(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/in_a_row.py."""
+    if "in-a-row" not in found:
+        return ""
+    result, lines = found["in-a-row"], []
+    for what, kept, step in dict.fromkeys((r["what"], r["kept"], r["step"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["what"], r["kept"], r["step"]) == (what, kept, step)]
+        lines.append(
+            [what, kept, str(step), *(over(draws, key) for key in ("old", "new", "harmonic")), f"{draws[0]['bytes']:,}"]
+        )
+    lines.sort(key=lambda line: (line[1], "all twenty" in line[0] or "four" in line[0], "once" in line[0]))
+    return (
+        f"## In a row\n\n{result['what'][0].upper()}{result['what'][1:]}. New: all classes added so far.\n\n"
+        + grid(["what", "kept of the old classes", "step", "old", "new", "harmonic", "bytes kept"], lines)
+        + f"\n\n{basis(result)}"
+    )
 
 
 def speed(found: dict[str, Any]) -> str:
