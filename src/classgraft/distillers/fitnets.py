@@ -33,8 +33,8 @@ from classgraft.verbs import Distiller
 class FitNets(Distiller):
     """The hint's distance by itself; then cross-entropy on the labels, where there are any, and the soft answers."""
 
-    layers: tuple[str, ...] = ()
-    """Guided layer and hint layer as one pair "student's=teacher's"; none: the last maps of the middle stage."""
+    layers: str = ""
+    """Guided layer and hint layer, as "student's=teacher's"; empty: the last maps of the middle stage of each."""
     hinting: float = 0.4
     """Share of the epochs in which the student learns the hint alone (stage 1)."""
     soft: float = 4.0
@@ -47,7 +47,8 @@ class FitNets(Distiller):
 
     def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
         teacher, learner, images = seated(teacher, student, images)
-        found = pairs(learner, teacher, self.layers, images.view(torch.arange(1), learner.device))
+        words = (self.layers,) if self.layers else ()
+        found = pairs(learner, teacher, words, images.view(torch.arange(1), learner.device))
         guided, hint = found[(len(found) - 1) // 2]
         answer = told(Tapped(teacher, hint), images, self.recipe.augment)
         first = round(self.hinting * self.recipe.epochs)
