@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from classgraft import api, catalogue
-from classgraft.api import _event, _plain
+from classgraft.api import _event, _settings_of
 from classgraft.bundle import Bundle, load
 from classgraft.data import folders, parquet
 from classgraft.data.images import Images
@@ -87,9 +87,9 @@ def distill(
     event = _event(
         "distill",
         f"distilled by {method} from {teacher.architecture.source} ({_size(teacher.model):,} parameters) into"
-        f" {_size(learnt):,} on {len(seen)} {'labelled' if seen.classes else 'unlabelled'} images{f" of '{name}'" * bool(name)}; {_said(lost)}",
+        f" {_size(learnt):,} on {len(seen)} {_called(seen, name)}; {_said(lost)}",
         method=method,
-        settings={f.name: _plain(getattr(distiller, f.name)) for f in dataclasses.fields(distiller)},  # type: ignore[arg-type]
+        settings=_settings_of(distiller),
         teacher={
             "source": teacher.architecture.source,
             "parameters": _size(teacher.model),
@@ -100,7 +100,8 @@ def distill(
         seed=seed,
         seconds={"distill": round(time.perf_counter() - started, 3)},
     )
-    return dataclasses.replace(pupil, model=learnt, added=teacher.added, history=(*teacher.history, event), undone=())
+    history = (*teacher.history, event)
+    return Bundle(learnt, pupil.architecture, pupil.head, pupil.preparation, teacher.added, history)
 
 
 def _opened(where: str | Path, unlabelled: bool) -> Source:
@@ -147,6 +148,10 @@ def lost_on(held: Images, teacher: Classifier, student: Classifier) -> dict[str,
         found["teacher"] = float((theirs == right).double().mean())
         found["student"] = float((own == right).double().mean())
     return found
+
+
+def _called(images: Images, name: str) -> str:
+    return f"{'labelled' if images.classes else 'unlabelled'} images" + (f" of '{name}'" if name else "")
 
 
 def _said(lost: dict[str, float]) -> str:
