@@ -238,13 +238,7 @@ def student(classes: tuple[str, ...] = OLD) -> Classifier:
 
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
-    make = (
-        catalogue.extender
-        if name in EXTENDERS
-        else catalogue.distiller
-        if name in DISTILLERS
-        else catalogue.trainer
-    )
+    make = catalogue.extender if name in EXTENDERS else catalogue.distiller if name in DISTILLERS else catalogue.trainer
     return make(name, {**SMALL.get(name, {}), **settings})
 
 
@@ -484,9 +478,7 @@ def strengths(terms: Mapping[str, Tensor], learnable: list[Tensor]) -> dict[str,
     return found
 
 
-def spied(
-    name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] | None = None
-) -> dict[str, float]:
+def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] | None = None) -> dict[str, float]:
     """Every term that a run of the method descends, with its strongest gradient at any step."""
     seen: dict[str, float] = {}
     entry = next(e for e in catalogue.ENTRIES if e.name == name)

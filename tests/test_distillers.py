@@ -273,7 +273,9 @@ def test_a_body_trained_on_some_digits_is_worth_more_on_the_others_than_a_fresh_
     """Scratch is the control of the frozen body, of fine-tuning and of the head first, then everything."""
     train, test = digits()
     others, fresh = NAMES[5:], convolutional(12, 2, norm=True).headed([], ())
-    base = trainer("plain", {**QUICK, "epochs": 12}).train(fresh.grown(NAMES[:5], torch.zeros(5, 48), torch.zeros(5)), train.of(NAMES[:5]))
+    base = trainer("plain", {**QUICK, "epochs": 12}).train(
+        fresh.grown(NAMES[:5], torch.zeros(5, 48), torch.zeros(5)), train.of(NAMES[:5])
+    )
     started = base.headed([], ())
     images, rows = train.of(others).shots(6, 0), (torch.zeros(5, 48), torch.zeros(5))
 

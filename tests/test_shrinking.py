@@ -101,15 +101,24 @@ def test_a_changed_network_becomes_a_plain_one_of_another_kind(place: Path) -> N
 
 def test_a_student_may_start_from_a_bundle_s_weights(place: Path) -> None:
     start = classgraft.load(place / "base")
+    with torch.no_grad():
+        start.model.body.get_buffer("bn1.running_mean").fill_(0.1)
+    classgraft.save(start, place / "start")
     for teacher, kept in ((place / "grown", False), (place / "base", True)):
         out = place / f"from-{teacher.name}"
-        done("distill", teacher, place / "flat", "--student", place / "base", "--out", out, "--set", "epochs=0")
+        done("distill", teacher, place / "flat", "--student", place / "start", "--out", out, "--set", "epochs=0")
         found = classgraft.load(out)
         assert found.classes == classgraft.load(teacher).classes
         for name, tensor in start.model.body.state_dict().items():
             assert torch.equal(tensor, found.model.body.state_dict()[name]), name
         rows = found.model.head.weight
         assert torch.equal(rows, start.model.head.weight) if kept else not rows.any()
+
+
+def test_a_student_whose_batch_norm_is_folded_is_refused(place: Path) -> None:
+    start = classgraft.load(place / "base")  # means of 0 and variances of 1 throughout
+    with pytest.raises(classgraft.InputError, match="folded into its weights"):
+        classgraft.distill(start, place / "flat", start)
 
 
 def test_fresh_weights_are_drawn_by_the_seed(place: Path) -> None:
@@ -139,7 +148,10 @@ def test_too_few_images_to_hold_some_out_are_all_learnt_from(place: Path) -> Non
         (("all", "--student", "cifar:resnet21"), "no network 'cifar:resnet21'"),
         (("all", "--student", "nowhere"), "'nowhere' does not say where the network comes from"),
         (("all", "--student", "timm:vit_tiny_patch16_224"), "32 pixels"),
-        (("all", "--student", "cifar:resnet20", "--method", "kdd"), "no method 'kdd' to distill with. Did you mean 'kd'"),
+        (
+            ("all", "--student", "cifar:resnet20", "--method", "kdd"),
+            "no method 'kdd' to distill with. Did you mean 'kd'",
+        ),
         (("all", "--student", "cifar:resnet20", "--set", "share=2"), "share of kd is 2"),
         (("all", "--student", "cifar:resnet20", "--method", "fitnets", "--set", "layers=layer2"), "no pair of layers"),
         (("all", "--student", "cifar:resnet20", "--method", "fitnets", "--set", "layers=layer2=layer9"), "'layer9'"),

@@ -19,7 +19,7 @@ from classgraft.data import folders, parquet
 from classgraft.data.images import Images
 from classgraft.data.sources import Source, open_files, open_source
 from classgraft.errors import InputError
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, folded
 from classgraft.models.cut import cut, head_name, prove
 from classgraft.models.sources import Architecture
 from classgraft.models.wrapped import Beside, wrapped
@@ -129,6 +129,11 @@ def fresh(source: str, arguments: Mapping[str, Any] | None, like: Bundle, seed: 
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:
     model = student.model
+    if folded(model):
+        raise InputError(
+            "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"
+            f" network, or from fresh weights with --student {student.architecture.source}."
+        )
     if student.classes != like.classes:
         model = model.headed([nn.Linear(model.head.parts[0].in_features, len(like.classes))], like.classes)
         with torch.no_grad():

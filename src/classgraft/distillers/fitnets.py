@@ -110,4 +110,6 @@ def following(learner: Classifier, guided: str, teacher: Tapped, images: Images,
 
 
 def _fitted(hint: Tensor, reached: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(hint, reached.shape[2:]) if hint.shape != reached.shape else hint
+    if hint.shape == reached.shape:
+        return hint
+    return F.adaptive_avg_pool2d(hint, (reached.shape[2], reached.shape[3]))

@@ -104,6 +104,8 @@ def pairs(student: Classifier, teacher: Classifier, words: Sequence[str], images
             known = [part for part, _ in model.body.named_modules() if part]
             if name not in known:
                 hint = nearest(name, known).partition(" Known")[0]
-                raise InputError(f"The {side} has no layer '{name}'.{hint} Name a part of its body, such as '{known[-1]}'.")
+                raise InputError(
+                    f"The {side} has no layer '{name}'.{hint} Name a part of its body, such as '{known[-1]}'."
+                )
         found.append((own_name, other))
     return found
