@@ -25,7 +25,8 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, speed)
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, distillation,
+             speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -33,6 +34,8 @@ def main() -> None:
     for name in ("cifar", "tiny"):
         if f"memories-{name}" in found:
             pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
+    if "distill" in found:
+        pages[ROOT / "docs" / "temperature.svg"] = temperature_plot(found["distill"])
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -306,6 +309,52 @@ STYLE = (
     )
     + "</style>"
 )
+
+
+PARTS = {
+    "missing": "MNIST, a student that never saw a 3",
+    "temperature": "MNIST, temperatures",
+    "depth": "MNIST, thin students, deeper and deeper",
+    "cifar": "CIFAR-10",
+}
+
+
+def distillation(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/distill.py."""
+    if "distill" not in found:
+        return ""
+    result, sections = found["distill"], []
+    for part, title in PARTS.items():
+        rows = [row for row in result["rows"] if row["part"] == part]
+        if not rows:
+            continue
+        keys = ("accuracy", *(("threes before", "threes", "corrected") if part == "missing" else ()))
+        master = rows[0]["teacher"]
+        lines = [["teacher", "", f"{master['parameters']:,}", f"{master['accuracy']:.1f}", *[""] * (len(keys) - 1)]]
+        for student, method in dict.fromkeys((row["student"], row["method"]) for row in rows):
+            draws = [row for row in rows if (row["student"], row["method"]) == (student, method)]
+            lines.append([method, student, f"{draws[0]['parameters']:,}", *(over(draws, key) for key in keys)])
+        head = ["method", "student", "parameters", *keys]
+        sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
+    figure = "\n\n![Errors over the temperature](temperature.svg)"
+    return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+
+
+def temperature_plot(result: dict[str, Any]) -> str:
+    """Test errors of students over the temperature of their soft targets, means over seeds."""
+    errors: dict[str, dict[float, list[float]]] = {}
+    for row in result["rows"]:
+        if row["part"] == "temperature" and "T = " in row["method"]:
+            at = math.log2(float(row["method"].partition("T = ")[2]))
+            errors.setdefault(row["student"], {}).setdefault(at, []).append(100 - row["accuracy"])
+    series = []
+    for student, by_temperature in errors.items():
+        points = [(at, sum(values) / len(values)) for at, values in sorted(by_temperature.items())]
+        series.append((student, points, points))
+    most = max((y for _, points, _ in series for _, y in points), default=1.0)
+    x = {at: f"{2**at:.3g}" for at in sorted({at for found in errors.values() for at in found})}
+    y = {tick: f"{tick:g}" for tick in plots.ticks(0, most)}
+    return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
 
 
 def memories(found: dict[str, Any]) -> str:

@@ -32,13 +32,14 @@ from classgraft.models.preparation import Preparation
 from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import loop
 from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Distiller, Extender
 
 OLD, NEW, LATER = ("ant", "bee", "cow", "dog"), ("elk", "fox"), ("gnu",)
 PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
+DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill"]
 FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
@@ -69,6 +70,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "bic": {**FEW_EPOCHS, "exemplars": 12},
     "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
+    "kd": FEW_EPOCHS,
+    "fitnets": FEW_EPOCHS,
+    "similarity": {**FEW_EPOCHS, "soft": 1.0},
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},
 }
@@ -132,7 +136,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
     "bic": {"temperature": 1.0, "held_out": 0.6, **KEPT, **RECIPE},
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
-    "plain": RECIPE,
+    "plain": {"linear_probe": 0.5, **RECIPE},
+    "kd": {"share": 0.5, "temperature": 2.0, "squared": False, **RECIPE},
+    "fitnets": {
+        "layers": "last_norm=last_norm",
+        "hinting": 0.7,
+        "soft": 2.0,
+        "last_soft": 0.5,
+        "temperature": 1.0,
+        **RECIPE,
+    },
+    "similarity": {"strength": 10.0, "layers": ("norm=norm",), "soft": 0.5, "temperature": 2.0, **RECIPE},
     "ncm": {"metric": "euclidean"},
     "slda": {"shrinkage": 1e-2},
     "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
@@ -151,11 +165,11 @@ class Body(nn.Module):
 
     num_features = 6
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 6) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(6)
-        self.second = nn.Conv2d(6, self.num_features, 3, bias=False)
+        self.first = nn.Conv2d(3, width, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, self.num_features, 3, bias=False)
         self.last_norm = nn.BatchNorm2d(self.num_features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -215,10 +229,22 @@ def trained() -> Classifier:
     return copy.deepcopy(_trained())
 
 
+def student(classes: tuple[str, ...] = OLD) -> Classifier:
+    """A thinner network of the same classes, not trained yet."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Classifier(Body(4), Head([nn.Linear(Body.num_features, len(classes))]), classes).eval()
+
+
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
-    make = catalogue.extender if name in EXTENDERS else catalogue.trainer
+    make = catalogue.extender if name in EXTENDERS else catalogue.distiller if name in DISTILLERS else catalogue.trainer
     return make(name, {**SMALL.get(name, {}), **settings})
+
+
+def learnt(method: Any, model: Classifier, images: Images) -> Classifier:
+    """What a trainer makes of a model, or a distiller of a student whose teacher it is."""
+    return method.distill(model, student(), images) if isinstance(method, Distiller) else method.train(model, images)
 
 
 def remembered(method: Extender, model: Classifier, seen: Task, memory: object | None = None) -> object | None:
@@ -232,8 +258,8 @@ def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
     random.seed(state)
     np.random.seed(state)  # noqa: NPY002
     method = made(name, **settings)
-    if name in TRAINERS:
-        return method.train(trained(), photos(OLD))
+    if name not in EXTENDERS:
+        return learnt(method, trained(), photos(OLD))
     memory = remembered(method, trained(), task(OLD, 6))
     grown = method.extend(trained(), memory, task(NEW, 4))
     if memory is None:
@@ -276,7 +302,7 @@ def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
 
 
 extenders = pytest.mark.parametrize("name", EXTENDERS)
-methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS)
+methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + DISTILLERS)
 
 
 # -- 1. what the caller gave ----------------------------------------------------------------------------------------
@@ -303,6 +329,41 @@ def test_training_changes_nothing_that_was_given(name: str) -> None:
     before = bits((model, images))
     made(name).train(model, images)
     assert bits((model, images)) == before
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_distilling_changes_nothing_that_was_given(name: str, training: bool) -> None:
+    teacher, pupil, images = trained().train(training), student().train(training), photos(OLD)
+    before = bits((teacher, pupil, images))
+    found = made(name).distill(teacher, pupil, images)
+    assert bits((teacher, pupil, images)) == before
+    with torch.no_grad():
+        for tensor in found.state_dict().values():
+            tensor.zero_()
+    assert bits((teacher, pupil, images)) == before
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("given", [OLD, OLD[:2], ("cow", "ant", "yak"), ()], ids=["all", "some", "others too", "none"])
+def test_a_student_learns_all_classes_from_images_of_some_or_without_labels(
+    name: str, count: int, given: tuple[str, ...]
+) -> None:
+    images = photos(given or OLD, count)
+    images = images if given else replace(images, labels=0 * images.labels, classes=())
+    found = made(name).distill(trained(), student(), images)
+    assert sound(found, OLD)
+    moved = [bits(p) != bits(q) for p, q in zip(found.parameters(), student().parameters(), strict=True)]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_a_student_of_other_classes_or_images_of_none_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="4 classes are not the teacher's 4; give it the same names"):
+        made(name).distill(trained(), student(OLD[::-1]), photos(OLD))
+    with pytest.raises(InputError, match="no image to distill with"):
+        made(name).distill(trained(), student(), photos(NEW))
 
 
 @extenders
@@ -417,7 +478,7 @@ def strengths(terms: Mapping[str, Tensor], learnable: list[Tensor]) -> dict[str,
     return found
 
 
-def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] | None = None) -> dict[str, float]:
     """Every term that a run of the method descends, with its strongest gradient at any step."""
     seen: dict[str, float] = {}
     entry = next(e for e in catalogue.ENTRIES if e.name == name)
@@ -447,7 +508,7 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         monkeypatch.setattr(module, "fit", spying_fit)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
-    outcome(name)
+    (run or (lambda: outcome(name)))()
     return seen
 
 
@@ -468,10 +529,21 @@ TERMS = {
     "bic": {"class", "old", "correction"},
     "podnet": {"class", "spatial", "flat", "balanced"},
     "plain": {"class"},
+    "kd": {"hard", "soft"},
+    "fitnets": {"hint", "class", "soft"},
+    "similarity": {"class", "similarity", "soft"},
 }
 
 
-@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS if n not in WITHOUT_TERMS])
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_without_labels_every_term_that_is_left_has_a_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(photos(OLD), labels=torch.zeros(20, dtype=torch.int64), classes=())
+    seen = spied(name, monkeypatch, lambda: learnt(made(name), trained(), without))
+    assert not [term for term, strength in seen.items() if strength == 0]
+    assert seen.keys() == TERMS[name] - ({"hard", "class"} if name != "similarity" else set())
+
+
+@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS + DISTILLERS if n not in WITHOUT_TERMS])
 def test_every_named_term_has_a_gradient_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spied(name, monkeypatch)
     assert seen, "no term was seen: the method neither calls fit nor solve"
@@ -531,8 +603,8 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
 
     method, model, old, new = made(name), trained(), task(OLD), task(NEW)
     before = states()
-    if name in TRAINERS:
-        method.train(model, old.train)
+    if name not in EXTENDERS:
+        learnt(method, model, old.train)
     else:
         method.extend(model, method.remember(model, old, None), new)
     assert states() == before
@@ -658,8 +730,8 @@ def test_the_old_logits_keep_their_bits_through_two_extensions(name: str, batch:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, training: bool) -> None:
     method, model = made(name), trained().train(training)
-    if name in TRAINERS:
-        found = method.train(model, photos(OLD))
+    if name not in EXTENDERS:
+        found = learnt(method, model, photos(OLD))
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert not [key for key, part in found.named_modules() if part.training]
@@ -671,8 +743,8 @@ def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, t
 @methods
 def test_a_model_on_a_gpu_stays_there(name: str) -> None:
     method, model = made(name), trained().cuda()
-    if name in TRAINERS:
-        found = method.train(model, photos(OLD))
+    if name not in EXTENDERS:
+        found = learnt(method, model, photos(OLD))
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert {tensor.device.type for tensor in found.state_dict().values()} == {"cuda"}

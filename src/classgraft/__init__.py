@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from classgraft.evaluator.bench import bench
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
+    from classgraft.shrinking import distill
     from classgraft.training.recipe import Recipe
 
 _HOME = {
@@ -53,6 +54,7 @@ _HOME = {
         "classgraft.api",
     ),
     "bench": "classgraft.evaluator.bench",
+    "distill": "classgraft.shrinking",
     "Bundle": "classgraft.bundle",
     "Images": "classgraft.data.images",
     "Task": "classgraft.data.images",
@@ -71,6 +73,7 @@ __all__ = [
     "Recipe",
     "Task",
     "bench",
+    "distill",
     "evaluate",
     "extend",
     "import_model",

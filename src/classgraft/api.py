@@ -372,13 +372,14 @@ def images_of(
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
-    """All photos of a labelled source, decoded; skipped ones are warned about."""
+    """All photos of a source, decoded; skipped ones are warned about."""
     total = len(source.photos)
     loaded = load_within(
         source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
     )
     _say_skipped(loaded.skipped, warn)
-    return Images(loaded.pixels, loaded.labels, source.classes, preparation, loaded.names)
+    labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
+    return Images(loaded.pixels, labels, source.classes, preparation, loaded.names)
 
 
 def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:

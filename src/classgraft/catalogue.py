@@ -13,7 +13,7 @@ from classgraft.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from classgraft.training.recipe import Recipe
-    from classgraft.verbs import Extender, Trainer
+    from classgraft.verbs import Distiller, Extender, Trainer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
 
     name: str
     verb: str
-    """"extend" or "train"."""
+    """"extend", "train" or "distill"."""
     module: str
     type: str
     summary: str
@@ -137,6 +137,21 @@ ENTRIES = (
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
+    Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
+    Entry(
+        "fitnets",
+        "distill",
+        "classgraft.distillers.fitnets",
+        "FitNets",
+        "first the lower half learns a layer of the teacher, then all its answers",
+    ),
+    Entry(
+        "similarity",
+        "distill",
+        "classgraft.distillers.similarity",
+        "SimilarityPreserving",
+        "images that are alike to the teacher are to be alike to the student",
+    ),
 )
 
 
@@ -154,6 +169,9 @@ RANGES = {
     "temperature": (1e-3, math.inf),
     "proxies": (1, math.inf),
     "shrinkage": (1e-12, 1),
+    "share": (0, 1),
+    "hinting": (0, 1),
+    "linear_probe": (0, 1),
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),
@@ -178,6 +196,11 @@ def extender(name: str, settings: Mapping[str, Any] | None = None) -> Extender:
 def trainer(name: str, settings: Mapping[str, Any] | None = None) -> Trainer:
     """A method that trains, with these fields set."""
     return _make(entry(name, "train"), settings or {})  # type: ignore[no-any-return]
+
+
+def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller:
+    """A method that distills, with these fields set."""
+    return _make(entry(name, "distill"), settings or {})  # type: ignore[no-any-return]
 
 
 def method_type(found: Entry) -> type:

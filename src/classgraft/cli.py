@@ -192,6 +192,52 @@ def remember(
 
 
 @app.command()
+def distill(
+    teacher: Annotated[Path, typer.Argument(help="folder of the model to learn from", metavar="TEACHER")],
+    images: Annotated[
+        Path, typer.Argument(help="a folder with one folder a class, a .parquet file, or a folder of unlabelled images")
+    ],
+    student: Annotated[
+        str, typer.Option(help="a fresh network, as timm:NAME, or a bundle that starts from its weights")
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write the student's bundle to")],
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "kd",
+    arch_arg: Annotated[
+        list[str], typer.Option(help="argument of a fresh network, as key=value; repeatable", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Seed = 0,
+    set_: Set = [],  # noqa: B006
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="do not look at labels: images of any classes are fine")
+    ] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out images of classes the teacher lacks")
+    ] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="keep training safe from a stop here; the same command again goes on")
+    ] = None,
+    strict: Strict = False,
+) -> None:
+    """Shrink a model: teach another network its classes, from images with or without labels."""
+    from classgraft import api, shrinking
+    from classgraft.models.sources import argument
+
+    started = time.perf_counter()
+    api.check_place(out)
+    with _running(device, precision, run_folder, f"distill {method} {student} {arch_arg} {set_} {seed}"), _progress():
+        learnt = shrinking.distill(
+            _load(teacher), images, student, method=method, settings=_settings(set_),
+            arguments=dict(map(argument, arch_arg)), seed=seed, unlabelled=unlabelled, skip_unknown=skip_unknown,
+            strict=strict, warn=_warn,
+        )  # fmt: skip
+    api.save(learnt, out)
+    print(f"{learnt.history[-1]['sentence']}, in {time.perf_counter() - started:.1f} s")
+    print(f"{out}: {learnt.architecture.source} with {len(learnt.classes)} classes")
+
+
+@app.command()
 def evaluate(
     bundle: BundleArgument,
     images: Images,

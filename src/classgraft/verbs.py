@@ -32,3 +32,14 @@ class Extender(ABC):
     @abstractmethod
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         """A grown copy. The images of earlier tasks are gone: there is only what ``remember`` kept."""
+
+
+class Distiller(ABC):
+    """Teaches a student what a teacher of the same classes knows."""
+
+    @abstractmethod
+    def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
+        """A trained copy of the student; teacher and student are left as they were.
+
+        ``images`` are labelled with some or all of the classes, or not at all: then no term needs labels.
+        """
