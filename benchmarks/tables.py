@@ -423,8 +423,8 @@ def flowers_memory(found: dict[str, Any]) -> str:
     head = ["method", "picked", "sees old images", "photos", "old", "new", "harmonic", "regret", "captured", "bytes kept",
             "seconds", "draws"]  # fmt: skip
     return (
-        f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old images, one of"
-        f" each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move the body"
+        f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old"
+        f" images, one of each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move the body"
         f" had one draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
     )
 
