@@ -424,8 +424,8 @@ def flowers_memory(found: dict[str, Any]) -> str:
             "seconds", "draws"]  # fmt: skip
     return (
         f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old"
-        f" images, one of each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move the body"
-        f" had one draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
+        f" images, one of each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move"
+        f" the body had one draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
     )
 
 
