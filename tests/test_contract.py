@@ -98,6 +98,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "prior": 3.0,
         "samples": 5,
         "weight_decay": 0.1,
+        "hidden": 1,
         "iterations": 5,
         "memory": "features",
         "covariance": "spherical",
@@ -496,10 +497,10 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
 
         return loop.fit(trainee, noting, *given, **options)
 
-    def spying_solve(terms: Callable[[Tensor, Tensor], Any], *given: Any, **options: Any) -> Any:
-        def noting(weight: Tensor, bias: Tensor) -> Any:
-            found = terms(weight, bias)
-            note(found, [weight, bias])
+    def spying_solve(terms: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        def noting(*learnable: Tensor) -> Any:
+            found = terms(*learnable)
+            note(found, list(learnable))
             return found
 
         return solve(noting, *given, **options)

@@ -164,6 +164,7 @@ RANGES = {
     "epsilon": (0, 1),
     "exemplars": (1, math.inf),
     "held_out": (0, 1),
+    "hidden": (0, 1024),
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),

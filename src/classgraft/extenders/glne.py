@@ -10,8 +10,10 @@ Differs from the paper:
    new photos (``training/unseen.py``).
 2. One photo says little of the spread of its class. What is missing is filled in: class means are drawn towards the mean
    of what is known of the world, and noise of the size of the missing variance is added (``new_features``).
-3. The problem is convex and small, so it is solved by L-BFGS on all samples rather than by stochastic steps.
+3. The problem is small (and convex without hidden units), so L-BFGS solves it on all samples, rather than stochastic steps.
 4. A class that something was kept of learns further from new photos of it and what stands in for the earlier ones.
+5. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
+   each class can be removed or learn further by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 from classgraft.data.images import Task
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
+from classgraft.models.hidden import first_units, units_logits, with_units
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
 from classgraft.training.unseen import StandIns, kept_of, old_side, spread
@@ -49,7 +52,9 @@ class GLNE(Extender):
     samples: int = 2
     """Features generated for each old class, at least."""
     weight_decay: float = 0.03
-    """Pull on the new rows, in units of the old rows' mean squared length."""
+    """Pull on the new rows, in units of the old rows' mean squared length; on hidden units, of their root mean square."""
+    hidden: int = 0
+    """New hidden units (ReLU) of each new class beside its row."""
     iterations: int = 60
     """Of L-BFGS."""
     memory: Literal["mixture", "features", "none"] = "mixture"
@@ -61,7 +66,7 @@ class GLNE(Extender):
     memory_bytes: int = 6000
     """A class may take, where the covariance is to be chosen."""
     seed: int = 0
-    """Of the crops and the generated features."""
+    """Of the crops, the generated features and the first weights of hidden units."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Mixtures | None:
         if self.memory == "none":
@@ -91,18 +96,28 @@ class GLNE(Extender):
         sum_old, own_old = old_side(base, made, made_labels)
         sum_new, _ = old_side(base, new)
         made, new = made - mean, new - mean
-        scale = spread(base.head.weight.float().cpu())
+        scale = spread(base.head.linear_part.weight.float().cpu())
 
-        def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-            rows = new @ weight.T + bias
+        def logits(x: Tensor, weight: Tensor, bias: Tensor, *units: Tensor) -> Tensor:
+            rows = x @ weight.T + bias
+            return rows + units_logits(x, *units) if units else rows
+
+        def terms(weight: Tensor, bias: Tensor, *units: Tensor) -> dict[str, Tensor]:
+            rows = logits(new, weight, bias, *units)
             own = rows.gather(1, new_labels[:, None])[:, 0]
             losses = {"new": grown_cross_entropy(rows, sum_new, own)}
             losses["decay"] = self.weight_decay / 2 * weight.square().sum() / scale
+            for part in units[::2]:  # a unit's weights in and out multiply to the size of a row
+                losses["decay"] = losses["decay"] + self.weight_decay / 2 * part.square().sum() / scale**0.5
             if len(made):
-                losses["base"] = self.base * grown_cross_entropy(made @ weight.T + bias, sum_old, own_old)
+                losses["base"] = self.base * grown_cross_entropy(logits(made, weight, bias, *units), sum_old, own_old)
             return losses
 
-        weight, bias = solve(terms, len(names), features.shape[2], self.iterations)
+        start = first_units(new, len(names), self.hidden, generator) if self.hidden else ()
+        weight, bias, *units = solve(terms, len(names), features.shape[2], self.iterations, more=start)
         bias = bias - weight @ mean
+        if units:
+            units[1] = units[1] - units[0] @ mean
         refined = model.with_rows(again, weight[: len(again)], bias[: len(again)])
-        return refined.grown(names, weight[len(again) :], bias[len(again) :]).eval()
+        grown = refined.grown(names, weight[len(again) :], bias[len(again) :])
+        return (with_units(grown, names, units) if units or again else grown).eval()

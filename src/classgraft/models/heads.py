@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from classgraft.errors import InputError
 from classgraft.models.classifier import Block, Head
+from classgraft.models.hidden import Hidden
 from classgraft.models.merged import Merged
 from classgraft.models.statistics import (
     Mahalanobis,
@@ -85,6 +86,12 @@ def _build(description: Description) -> nn.Module:
         inputs, width, seed = (int(description[key]) for key in ("inputs", "width", "seed"))
         _sized(inputs, width)
         return RandomFeatures(inputs, width, seed)
+    if kind == "hidden":
+        beside, units = build(description["rows"]), int(description["units"])
+        if not isinstance(beside, nn.Linear):
+            raise ValueError("hidden units beside no rows")
+        _sized(beside.out_features, units, beside.in_features)
+        return Hidden(beside, units)
     rows, width = int(description["rows"]), int(description["width"])
     if kind == "linear":
         return linear(_sized(rows, width), torch.zeros(rows) if description["bias"] else None)

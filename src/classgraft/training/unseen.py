@@ -119,7 +119,8 @@ class OldClasses:
     @staticmethod
     def of(model: Classifier, photos: Tensor, confidence: float) -> OldClasses:
         """From the head and the features (N, D) of the new photos."""
-        weight, bias = model.head.weight.float().cpu(), model.head.bias.float().cpu()
+        rows = model.head.linear_part
+        weight, bias = rows.weight.float().cpu(), rows.bias.float().cpu()
         weight, bias = weight - weight.mean(0), bias - bias.mean()
         values, axes = torch.linalg.eigh((weight.T @ weight / len(weight)).double())
         values, axes = values.clamp(min=0).float(), axes.float()
