@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from classgraft.api import (
         evaluate,
+        export,
         extend,
         import_model,
         load,
@@ -39,6 +40,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "evaluate",
+            "export",
             "extend",
             "import_model",
             "load",
@@ -75,6 +77,7 @@ __all__ = [
     "bench",
     "distill",
     "evaluate",
+    "export",
     "extend",
     "import_model",
     "load",

@@ -16,7 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, memories, metrics, packing
+from classgraft import catalogue, exporting, memories, metrics, packing
 from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
@@ -537,6 +537,34 @@ def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mappi
     return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=(), memories={})
 
 
+def export(
+    bundle: Bundle,
+    format: str,
+    out: str | Path,
+    images: str | Path | Images | None = None,
+    *,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> exporting.Parity:
+    """Write the model for timm, hf, onnx or torch-export, and check there that it gives the bundle's answers.
+
+    ``images`` is a folder of pictures, with or without classes, or a parquet file; None: generated ones.
+    """
+    exporting.check_needs(format)
+    if images is not None and not isinstance(images, Images):
+        images = pictures(bundle, images, warn)
+    return exporting.export(bundle, format, out, images)
+
+
+def pictures(bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None) -> Images:
+    """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
+    table = Path(where).suffix.lower() == ".parquet"
+    source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
+    loaded = load_within(source, bundle.preparation.resize)
+    _say_skipped(loaded.skipped, warn)
+    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+    return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
+
+
 def undo(bundle: Bundle) -> Bundle:
     """The bundle before its last step."""
     return bundle.before()
@@ -599,6 +627,7 @@ __all__ = [
     "Prediction",
     "check_place",
     "evaluate",
+    "export",
     "extend",
     "import_model",
     "load",

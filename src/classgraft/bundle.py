@@ -150,7 +150,7 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
         for path in folder.iterdir() if folder.is_dir() else ():
             if not OWN.fullmatch(path.name):
                 _copy(path, fresh / path.name)
-        save_file(_tensors(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors_of(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
             save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
@@ -265,7 +265,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _is_plain(bundle)
+        if bundle.architecture.scheme == "timm" and is_plain(bundle)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -294,12 +294,11 @@ Classes: {shown}.
 {plain}"""
 
 
-def _configuration(bundle: Bundle) -> dict[str, Any]:
-    """timm's keys for the plain network, and under ``graft`` what timm does not know."""
-    preparation, classes, tree = bundle.preparation, bundle.classes, _tree(bundle)
+def timm_configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys for the plain network."""
+    preparation, classes = bundle.preparation, bundle.classes
     return {
-        "format": FORMAT,
-        **({"architecture": bundle.architecture.name} if _is_plain(bundle) else {}),
+        **({"architecture": bundle.architecture.name} if is_plain(bundle) else {}),
         "num_classes": len(classes),
         "num_features": bundle.model.head.parts[0].in_features if classes else None,
         "model_args": dict(bundle.architecture.arguments),
@@ -307,7 +306,7 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
         "pretrained_cfg": {
             "input_size": [3, preparation.size, preparation.size],
             "interpolation": "bicubic",
-            "crop_pct": preparation.size / preparation.resize,
+            "crop_pct": preparation.share,
             "crop_mode": "center",
             "mean": list(preparation.mean),
             "std": list(preparation.std),
@@ -315,11 +314,20 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
             "classifier": bundle.head,
             "label_names": list(classes),
         },
+    }
+
+
+def _configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys, and under ``graft`` what timm does not know."""
+    tree = _tree(bundle)
+    return {
+        "format": FORMAT,
+        **timm_configuration(bundle),
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
             "inside": bundle.architecture.inside,
-            "resize": preparation.resize,
+            "resize": bundle.preparation.resize,
             "rows": list(bundle.model.head.rows),
             **({} if heads.plain(bundle.model.head) else {"blocks": heads.descriptions(bundle.model.head)}),
             "added": list(bundle.added),
@@ -334,7 +342,7 @@ def _tree(bundle: Bundle) -> structure.Spec:
     return structure.spec(bundle.model.body)
 
 
-def _is_plain(bundle: Bundle) -> bool:
+def is_plain(bundle: Bundle) -> bool:
     """Whether the source's own network holds all there is."""
     return _tree(bundle) == structure.PLAIN and heads.plain(bundle.model.head)
 
@@ -393,7 +401,7 @@ def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Ten
     return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
 
 
-def _tensors(bundle: Bundle) -> dict[str, Tensor]:
+def tensors_of(bundle: Bundle) -> dict[str, Tensor]:
     """The plain network's tensors: the body's and one weight and bias for all rows; or those of the head's blocks."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
     if heads.plain(bundle.model.head):
@@ -416,7 +424,7 @@ def _memory_tensors(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def _all(bundle: Bundle) -> dict[str, Tensor]:
-    return {**_tensors(bundle), **_memory_tensors(bundle)}
+    return {**tensors_of(bundle), **_memory_tensors(bundle)}
 
 
 def _memories(plain: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Kept]:

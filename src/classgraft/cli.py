@@ -300,6 +300,23 @@ def report(
 
 
 @app.command()
+def export(
+    bundle: BundleArgument,
+    format_: Annotated[str, typer.Option("--format", help="timm, hf, onnx or torch-export")],
+    out: Annotated[Path, typer.Option(help="a new folder to write to")],
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to check the export on (generated ones); a folder or a .parquet file")
+    ] = None,
+) -> None:
+    """Write the model for other tools, and check that it answers there as it does here."""
+    from classgraft import api
+
+    with _progress():
+        parity = api.export(_load(bundle), format_, out, images, warn=_warn)
+    print(f"{out}: written as {format_}; {parity.sentence}")
+
+
+@app.command()
 def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
