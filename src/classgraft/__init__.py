@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         save,
         train,
         undo,
+        verify,
     )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
@@ -52,6 +53,7 @@ _HOME = {
             "save",
             "train",
             "undo",
+            "verify",
         ),
         "classgraft.api",
     ),
@@ -89,6 +91,7 @@ __all__ = [
     "save",
     "train",
     "undo",
+    "verify",
 ]
 
 

@@ -275,6 +275,8 @@ def card(bundle: Bundle) -> str:
         f"\nMemory of {name}: {kept.content.nbytes:,} bytes, kept of the images that it learnt from.\n"
         for name, kept in bundle.memories.items()
     )
+    words = promised_by(bundle)
+    promised = "\n## What is promised\n\n" + "".join(f"- {sentence}\n" for sentence in words) if words else ""
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
@@ -283,7 +285,7 @@ def card(bundle: Bundle) -> str:
 {bundle.preparation.std}.
 
 Classes: {shown}.
-{last}{held}
+{last}{held}{promised}
 ## What was done
 
 {chr(10).join(done)}
@@ -292,6 +294,12 @@ Classes: {shown}.
 
     classgraft predict THIS-FOLDER picture.jpg
 {plain}"""
+
+
+def promised_by(bundle: Bundle) -> list[str]:
+    """What the steps so far promise, oldest first."""
+    kept = [(event.get("date", ""), event.get("promise")) for event in bundle.history]
+    return [f"{date}: {found.get('sentence', '')}" for date, found in kept if isinstance(found, dict)]
 
 
 def timm_configuration(bundle: Bundle) -> dict[str, Any]:

@@ -317,6 +317,21 @@ def export(
 
 
 @app.command()
+def verify(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to compare on as well; old ones in one folder a class show the change")
+    ] = None,
+) -> None:
+    """Check that a bundle is whole and keeps what its model card promises."""
+    from classgraft import api
+
+    with _progress():
+        found = api.verify(bundle, images, warn=_warn)
+    print("\n".join(found))
+
+
+@app.command()
 def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
