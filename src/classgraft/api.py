@@ -17,7 +17,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, exporting, memories, metrics, packing, promises
+from classgraft import catalogue, exporting, memories, metrics, novelty, packing, promises
 from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, promised_by, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
@@ -514,6 +514,8 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    unknown: float
+    """0..1, higher where the picture is less likely of a class that the model knows (``novelty.unknown``)."""
 
 
 def predict(
@@ -530,9 +532,11 @@ def predict(
     for _, loaded in _decoded(source.photos, bundle.preparation.resize, strict, warn):
         labels = torch.zeros(len(loaded.names), dtype=torch.int64)
         images = Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
-        best = answers(bundle.model, images).softmax(1).topk(min(top, len(bundle.classes)))
-        for name, values, places in zip(loaded.names, best.values.tolist(), best.indices.tolist(), strict=True):
-            found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values)))
+        logits = answers(bundle.model, images)
+        best, scores = logits.softmax(1).topk(min(top, len(bundle.classes))), novelty.unknown(logits)
+        columns = (loaded.names, best.values.tolist(), best.indices.tolist(), scores.tolist())
+        for name, values, places, unknown in zip(*columns, strict=True):
+            found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values), unknown))
     return found
 
 

@@ -31,13 +31,15 @@ from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
 from classgraft.models.wrapped import wrapped
 from classgraft.packing import Packed
-from classgraft.storage import recover, replaced
+from classgraft.storage import held, recover, replaced
 
 FORMAT = 1
 OWN = re.compile(
     r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
 )
 """The files of a bundle; any other in its folder belongs to somebody else."""
+LARGEST_JSON = 1 << 28
+"""Bytes of a JSON file."""
 MEMORY = "memory:"
 """In front of a memory's tensors where they stand beside the network's."""
 CODE = "python"
@@ -192,6 +194,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     """
     folder = Path(folder)
     recover(folder)
+    with held(folder, shared=True):
+        return _loaded(folder, network)
+
+
+def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
     if not os.path.isfile(folder / "config.json"):
         there = "no bundle: it has no config.json" if os.path.isdir(folder) else "not there"
         raise InputError(f"'{folder}' is {there}; name a folder written by classgraft, or import a model first.")
@@ -215,8 +222,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
             if "memory.json" not in stated
             else (_read_json(folder / "memory.json"), _read_tensors(folder / "memory.safetensors"))
         )
-        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
+        _regular(folder / "history.jsonl")
+        history = [_parsed(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
         for name, checksum in stated.items():
+            if not OWN.fullmatch(name) or not os.path.isfile(folder / name):
+                raise InputError(f"'{folder}' has no file of a bundle called {name!r:.100}; restore the bundle.")
             if checksum != _sha256(folder / name):
                 raise InputError(
                     f"'{folder / name}' is not the file that was saved with this bundle (its checksum differs);"
@@ -475,9 +485,25 @@ def _changed(before: dict[str, Tensor], after: dict[str, Tensor], blocks: str) -
     }
 
 
+def _parsed(text: str) -> Any:
+    """JSON that can be written again: JSON can escape halves of characters, which no file takes."""
+    content = json.loads(text)
+    json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _regular(path: Path) -> None:
+    """Refuse what a reader would wait for without end, such as a pipe or a device."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(f"'{path}' cannot be read (it is no file); restore the bundle or import the model again.")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    _regular(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
+        content = _parsed(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
     if not isinstance(content, dict):
@@ -486,6 +512,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _regular(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:

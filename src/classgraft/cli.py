@@ -266,18 +266,21 @@ def predict(
     json_: Json = False,
     strict: Strict = False,
 ) -> None:
-    """Name what is in pictures."""
+    """Name what is in pictures; "unknown" is from 0 to 1 and higher where it may be none of the model's classes."""
     from classgraft import api
 
     with _progress():
         found = api.predict(_load(bundle), files, top, strict=strict, warn=_warn)
     if json_:
-        rows = [{"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True))} for p in found]
+        rows = [
+            {"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True)), "unknown": p.unknown}
+            for p in found
+        ]
         print(json.dumps(rows, ensure_ascii=False))
         return
     for p in found:
         shown = ", ".join(f"{name} {value:.1%}" for name, value in zip(p.classes, p.probabilities, strict=True))
-        print(f"{p.name}: {shown}")
+        print(f"{p.name}: {shown} (unknown {p.unknown:.2f})")
 
 
 @app.command()
