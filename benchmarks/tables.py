@@ -26,7 +26,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, distillation,
-             speed)  # fmt: skip
+             parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -69,6 +69,49 @@ def over(draws: Sequence[dict[str, Any]], key: str) -> str:
         return "-"
     mean, half = student_interval(values)
     return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
+
+
+def parity(found: dict[str, Any]) -> str:
+    """Every export format beside the bundle."""
+    if "parity" not in found:
+        return ""
+    rows = [
+        [name, *(f"{row[key][part]:.1e}" if part == "difference" else f"{100 * row[key][part]:.2f}"
+                 for key in ("flowers", "probe") for part in ("difference", "agreement")), f"{row['bytes'] / 2**20:.1f}"]
+        for name, row in found["parity"]["formats"].items()
+    ]  # fmt: skip
+    counts = next(iter(found["parity"]["formats"].values()))
+    head = [
+        "format", "flowers: largest difference of a probability", "same top class %", "probe: largest difference",
+        "same top class %", "MiB",
+    ]  # fmt: skip
+    return f"""## Exports beside the bundle
+
+Ten flowers grafted onto the ImageNet MobileNetV2 by GLNE; {counts["flowers"]["images"]} test flowers and
+{counts["probe"]["images"]} images of the probe, looked at through the tool that each format is for.
+
+{grid(head, rows)}
+
+{basis(found["parity"])}"""
+
+
+def unknown(found: dict[str, Any]) -> str:
+    """Area under the ROC curve of scores for images of no known class."""
+    if "unknown" not in found:
+        return ""
+    result = found["unknown"]
+    sets = list(dict.fromkeys(key for row in result["auroc"].values() for key in row))
+    rows = [[name, *(f"{100 * row[key]:.1f}" if key in row else "-" for key in sets)]
+            for name, row in result["auroc"].items()]  # fmt: skip
+    return f"""## Images of no known class
+
+Area under the ROC curve in per cent: how often a score is higher for an image of no known class than for one of a known
+class, before ten flowers are grafted onto the ImageNet MobileNetV2 and after. `predict` gives the generalised entropy,
+which was chosen on other images. No threshold is set.
+
+{grid(["score", *sets], rows)}
+
+{basis(result)}"""
 
 
 def basis(result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from classgraft.api import (
         evaluate,
+        export,
         extend,
         import_model,
         load,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         save,
         train,
         undo,
+        verify,
     )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
@@ -39,6 +41,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "evaluate",
+            "export",
             "extend",
             "import_model",
             "load",
@@ -50,6 +53,7 @@ _HOME = {
             "save",
             "train",
             "undo",
+            "verify",
         ),
         "classgraft.api",
     ),
@@ -75,6 +79,7 @@ __all__ = [
     "bench",
     "distill",
     "evaluate",
+    "export",
     "extend",
     "import_model",
     "load",
@@ -86,6 +91,7 @@ __all__ = [
     "save",
     "train",
     "undo",
+    "verify",
 ]
 
 

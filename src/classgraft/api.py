@@ -5,6 +5,7 @@ The command line does nothing that is not here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import platform
@@ -16,8 +17,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, memories, metrics, packing
-from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, save
+from classgraft import catalogue, exporting, memories, metrics, novelty, packing, promises
+from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, promised_by, save
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal, read_names
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
@@ -223,8 +224,9 @@ def _extend_bundle(
             if count < shots:
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
-    if old_images is not None:
-        memory = _look_back(bundle, chosen, extender, old_images, strict, warn)
+    old = None if old_images is None else _known(bundle, old_images, strict, warn)
+    if old is not None:
+        memory = _look_back(bundle, chosen, extender, old, strict, warn)
     else:
         memory = memories.recall(bundle, chosen)
     if again:
@@ -232,6 +234,7 @@ def _extend_bundle(
     decoded = time.perf_counter()
     grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
     held = _kept(bundle, chosen, grown, extender.remember(grown, Task(photos.classes, photos), memory), warn)
+    seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
     event = _event(
         "extend",
         _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos)),
@@ -244,7 +247,8 @@ def _extend_bundle(
         shots=shots,
         seed=seed,
         bytes=held[chosen].content.nbytes if chosen in held else 0,
-        seconds={"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)},
+        seconds=seconds,
+        **({"promise": promises.promise(bundle, grown, photos, old)} if bundle.classes else {}),
     )
     added = [name for name in photos.classes if name not in again]
     return bundle.then(grown, event, added or bundle.added, held)
@@ -288,13 +292,18 @@ def _look_back(
     warn: Callable[[str], None],
 ) -> object | None:
     """What the method keeps once it has seen these images of classes that the model has."""
-    old = images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
+    old = _known(bundle, images, strict, warn)
     seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
     try:
         before = packing.without(memories.recall(bundle, method), seen)
     except InputError:  # what was kept is of another body, and these images are to replace it
         before = None
     return extender.remember(bundle.model, Task(seen, old.of(seen)), before)
+
+
+def _known(bundle: Bundle, images: Sources | Images, strict: bool, warn: Callable[[str], None]) -> Images:
+    """Images of classes that the model has."""
+    return images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
 
 
 def _kept(
@@ -505,6 +514,8 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    unknown: float
+    """0..1, higher where the picture is less likely of a class that the model knows (``novelty.unknown``)."""
 
 
 def predict(
@@ -521,9 +532,11 @@ def predict(
     for _, loaded in _decoded(source.photos, bundle.preparation.resize, strict, warn):
         labels = torch.zeros(len(loaded.names), dtype=torch.int64)
         images = Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
-        best = answers(bundle.model, images).softmax(1).topk(min(top, len(bundle.classes)))
-        for name, values, places in zip(loaded.names, best.values.tolist(), best.indices.tolist(), strict=True):
-            found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values)))
+        logits = answers(bundle.model, images)
+        best, scores = logits.softmax(1).topk(min(top, len(bundle.classes))), novelty.unknown(logits)
+        columns = (loaded.names, best.values.tolist(), best.indices.tolist(), scores.tolist())
+        for name, values, places, unknown in zip(*columns, strict=True):
+            found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values), unknown))
     return found
 
 
@@ -535,6 +548,70 @@ def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mappi
     )
     # what the steps before kept to be undone, and what methods keep, was beside other weights
     return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=(), memories={})
+
+
+def export(
+    bundle: Bundle,
+    format: str,
+    out: str | Path,
+    images: str | Path | Images | None = None,
+    *,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> exporting.Parity:
+    """Write the model for timm, hf, onnx or torch-export, and check there that it gives the bundle's answers.
+
+    ``images`` is a folder of pictures, with or without classes, or a parquet file; None: generated ones.
+    """
+    exporting.check_needs(format)
+    if images is not None and not isinstance(images, Images):
+        images = pictures(bundle, images, warn)
+    return exporting.export(bundle, format, out, images)
+
+
+def verify(
+    folder: str | Path,
+    images: str | Path | None = None,
+    *,
+    network: nn.Module | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> list[str]:
+    """Check that a bundle is whole and that what its model card promises still holds; what was found, in sentences.
+
+    Args:
+        folder: the bundle.
+        images: pictures to compare on beside the generated ones; in one folder a class, to measure a promised change.
+        network: as in ``load``.
+        warn: hears of images that are skipped.
+
+    Raises:
+        InputError: a file is not the one that was saved, the card says something else, or a promise does not hold.
+    """
+    bundle = load(folder, network)  # and it stays on the CPU, where the same model gives the same bits
+    words, card = promised_by(bundle), Path(folder) / "README.md"
+    text = card.read_text("utf-8", "replace") if card.is_file() else ""
+    for sentence in words if text else ():
+        if sentence not in text:
+            raise InputError(
+                f"'{card}' does not say what was measured ({sentence[:80]}...); save the bundle again, or restore it."
+            )
+    seen = old = None
+    if images is not None:
+        seen = pictures(bundle, images, warn)
+        with contextlib.suppress(InputError):  # pictures of no known class are good enough for the rest
+            old = labelled(bundle, [images], skip_unknown=True)
+    found = ["Every file is the one that was saved."]
+    found += promises.recheck(bundle, seen, old)
+    return found if words else [*found, "No step of its history promises anything of the classes before."]
+
+
+def pictures(bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None) -> Images:
+    """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
+    table = Path(where).suffix.lower() == ".parquet"
+    source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
+    loaded = load_within(source, bundle.preparation.resize)
+    _say_skipped(loaded.skipped, warn)
+    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+    return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
 
 
 def undo(bundle: Bundle) -> Bundle:
@@ -599,6 +676,7 @@ __all__ = [
     "Prediction",
     "check_place",
     "evaluate",
+    "export",
     "extend",
     "import_model",
     "load",
@@ -611,4 +689,5 @@ __all__ = [
     "save",
     "train",
     "undo",
+    "verify",
 ]

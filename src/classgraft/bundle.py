@@ -31,13 +31,15 @@ from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
 from classgraft.models.wrapped import wrapped
 from classgraft.packing import Packed
-from classgraft.storage import recover, replaced
+from classgraft.storage import held, recover, replaced
 
 FORMAT = 1
 OWN = re.compile(
     r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
 )
 """The files of a bundle; any other in its folder belongs to somebody else."""
+LARGEST_JSON = 1 << 28
+"""Bytes of a JSON file."""
 MEMORY = "memory:"
 """In front of a memory's tensors where they stand beside the network's."""
 CODE = "python"
@@ -150,7 +152,7 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
         for path in folder.iterdir() if folder.is_dir() else ():
             if not OWN.fullmatch(path.name):
                 _copy(path, fresh / path.name)
-        save_file(_tensors(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors_of(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
             save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
@@ -192,6 +194,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     """
     folder = Path(folder)
     recover(folder)
+    with held(folder, shared=True):
+        return _loaded(folder, network)
+
+
+def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
     if not os.path.isfile(folder / "config.json"):
         there = "no bundle: it has no config.json" if os.path.isdir(folder) else "not there"
         raise InputError(f"'{folder}' is {there}; name a folder written by classgraft, or import a model first.")
@@ -215,8 +222,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
             if "memory.json" not in stated
             else (_read_json(folder / "memory.json"), _read_tensors(folder / "memory.safetensors"))
         )
-        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
+        _regular(folder / "history.jsonl")
+        history = [_parsed(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
         for name, checksum in stated.items():
+            if not OWN.fullmatch(name) or not os.path.isfile(folder / name):
+                raise InputError(f"'{folder}' has no file of a bundle called {name!r:.100}; restore the bundle.")
             if checksum != _sha256(folder / name):
                 raise InputError(
                     f"'{folder / name}' is not the file that was saved with this bundle (its checksum differs);"
@@ -265,7 +275,7 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _is_plain(bundle)
+        if bundle.architecture.scheme == "timm" and is_plain(bundle)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
@@ -275,6 +285,8 @@ def card(bundle: Bundle) -> str:
         f"\nMemory of {name}: {kept.content.nbytes:,} bytes, kept of the images that it learnt from.\n"
         for name, kept in bundle.memories.items()
     )
+    words = promised_by(bundle)
+    promised = "\n## What is promised\n\n" + "".join(f"- {sentence}\n" for sentence in words) if words else ""
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
@@ -283,7 +295,7 @@ def card(bundle: Bundle) -> str:
 {bundle.preparation.std}.
 
 Classes: {shown}.
-{last}{held}
+{last}{held}{promised}
 ## What was done
 
 {chr(10).join(done)}
@@ -294,12 +306,17 @@ Classes: {shown}.
 {plain}"""
 
 
-def _configuration(bundle: Bundle) -> dict[str, Any]:
-    """timm's keys for the plain network, and under ``graft`` what timm does not know."""
-    preparation, classes, tree = bundle.preparation, bundle.classes, _tree(bundle)
+def promised_by(bundle: Bundle) -> list[str]:
+    """What the steps so far promise, oldest first."""
+    kept = [(event.get("date", ""), event.get("promise")) for event in bundle.history]
+    return [f"{date}: {found.get('sentence', '')}" for date, found in kept if isinstance(found, dict)]
+
+
+def timm_configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys for the plain network."""
+    preparation, classes = bundle.preparation, bundle.classes
     return {
-        "format": FORMAT,
-        **({"architecture": bundle.architecture.name} if _is_plain(bundle) else {}),
+        **({"architecture": bundle.architecture.name} if is_plain(bundle) else {}),
         "num_classes": len(classes),
         "num_features": bundle.model.head.parts[0].in_features if classes else None,
         "model_args": dict(bundle.architecture.arguments),
@@ -307,7 +324,7 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
         "pretrained_cfg": {
             "input_size": [3, preparation.size, preparation.size],
             "interpolation": "bicubic",
-            "crop_pct": preparation.size / preparation.resize,
+            "crop_pct": preparation.share,
             "crop_mode": "center",
             "mean": list(preparation.mean),
             "std": list(preparation.std),
@@ -315,11 +332,20 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
             "classifier": bundle.head,
             "label_names": list(classes),
         },
+    }
+
+
+def _configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys, and under ``graft`` what timm does not know."""
+    tree = _tree(bundle)
+    return {
+        "format": FORMAT,
+        **timm_configuration(bundle),
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
             "inside": bundle.architecture.inside,
-            "resize": preparation.resize,
+            "resize": bundle.preparation.resize,
             "rows": list(bundle.model.head.rows),
             **({} if heads.plain(bundle.model.head) else {"blocks": heads.descriptions(bundle.model.head)}),
             "added": list(bundle.added),
@@ -334,7 +360,7 @@ def _tree(bundle: Bundle) -> structure.Spec:
     return structure.spec(bundle.model.body)
 
 
-def _is_plain(bundle: Bundle) -> bool:
+def is_plain(bundle: Bundle) -> bool:
     """Whether the source's own network holds all there is."""
     return _tree(bundle) == structure.PLAIN and heads.plain(bundle.model.head)
 
@@ -393,7 +419,7 @@ def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Ten
     return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
 
 
-def _tensors(bundle: Bundle) -> dict[str, Tensor]:
+def tensors_of(bundle: Bundle) -> dict[str, Tensor]:
     """The plain network's tensors: the body's and one weight and bias for all rows; or those of the head's blocks."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
     if heads.plain(bundle.model.head):
@@ -416,7 +442,7 @@ def _memory_tensors(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def _all(bundle: Bundle) -> dict[str, Tensor]:
-    return {**_tensors(bundle), **_memory_tensors(bundle)}
+    return {**tensors_of(bundle), **_memory_tensors(bundle)}
 
 
 def _memories(plain: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Kept]:
@@ -459,9 +485,25 @@ def _changed(before: dict[str, Tensor], after: dict[str, Tensor], blocks: str) -
     }
 
 
+def _parsed(text: str) -> Any:
+    """JSON that can be written again: JSON can escape halves of characters, which no file takes."""
+    content = json.loads(text)
+    json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _regular(path: Path) -> None:
+    """Refuse what a reader would wait for without end, such as a pipe or a device."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(f"'{path}' cannot be read (it is no file); restore the bundle or import the model again.")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    _regular(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
+        content = _parsed(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
     if not isinstance(content, dict):
@@ -470,6 +512,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _regular(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:

@@ -266,18 +266,21 @@ def predict(
     json_: Json = False,
     strict: Strict = False,
 ) -> None:
-    """Name what is in pictures."""
+    """Name what is in pictures; "unknown" is from 0 to 1 and higher where it may be none of the model's classes."""
     from classgraft import api
 
     with _progress():
         found = api.predict(_load(bundle), files, top, strict=strict, warn=_warn)
     if json_:
-        rows = [{"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True))} for p in found]
+        rows = [
+            {"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True)), "unknown": p.unknown}
+            for p in found
+        ]
         print(json.dumps(rows, ensure_ascii=False))
         return
     for p in found:
         shown = ", ".join(f"{name} {value:.1%}" for name, value in zip(p.classes, p.probabilities, strict=True))
-        print(f"{p.name}: {shown}")
+        print(f"{p.name}: {shown} (unknown {p.unknown:.2f})")
 
 
 @app.command()
@@ -297,6 +300,38 @@ def report(
         html = pages.of_extension(_load(bundle), images, skip_unknown=skip_unknown, command=_command(), warn=_warn)
     pages.write(html, page)
     print(page)
+
+
+@app.command()
+def export(
+    bundle: BundleArgument,
+    format_: Annotated[str, typer.Option("--format", help="timm, hf, onnx or torch-export")],
+    out: Annotated[Path, typer.Option(help="a new folder to write to")],
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to check the export on (generated ones); a folder or a .parquet file")
+    ] = None,
+) -> None:
+    """Write the model for other tools, and check that it answers there as it does here."""
+    from classgraft import api
+
+    with _progress():
+        parity = api.export(_load(bundle), format_, out, images, warn=_warn)
+    print(f"{out}: written as {format_}; {parity.sentence}")
+
+
+@app.command()
+def verify(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to compare on as well; old ones in one folder a class show the change")
+    ] = None,
+) -> None:
+    """Check that a bundle is whole and keeps what its model card promises."""
+    from classgraft import api
+
+    with _progress():
+        found = api.verify(bundle, images, warn=_warn)
+    print("\n".join(found))
 
 
 @app.command()

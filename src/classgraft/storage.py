@@ -8,10 +8,14 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from classgraft.errors import InputError
+
+PATIENCE = 20.0
+"""Seconds to wait for another process that reads or replaces a folder."""
 
 
 @contextlib.contextmanager
@@ -41,11 +45,12 @@ def replaced(folder: Path) -> Iterator[Path]:
                 flush(path)
         flush(fresh)
         aside = _aside(folder)
-        if folder.exists():
-            folder.rename(aside)
-        fresh.rename(folder)
-        flush(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        with held(folder):
+            if folder.exists():
+                folder.rename(aside)
+            fresh.rename(folder)
+            flush(folder.parent)
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno is None:
             raise
@@ -86,11 +91,46 @@ def recover(folder: Path) -> None:
     """Undo a replacement that was cut off between its two renames."""
     folder = _real(folder)
     aside = _aside(folder)
-    if os.path.exists(aside):
+    if not os.path.exists(aside):
+        return
+    with held(folder):  # what is being replaced at this moment was not cut off
+        if not os.path.exists(aside):
+            return
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(folder)
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Inside, nobody replaces this folder; with ``shared`` others may be inside as well, who do not replace it either.
+
+    The lock is the parent folder's, so that nothing is left behind. Where the file system knows no locks, or somebody
+    holds one for longer than any replacement takes, it goes on without.
+    """
+    try:
+        lock = os.open(_real(folder).parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        end = time.monotonic() + PATIENCE
+        while not _locked(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here: there is nothing to wait for
+        return True
+    return True
 
 
 def _real(folder: Path) -> Path:

@@ -19,6 +19,9 @@ from classgraft.data.folders import entries, real
 from classgraft.data.photos import Photo, Source, labelled
 from classgraft.errors import InputError
 
+LARGEST_GROUP = 4 << 30
+"""Bytes that a row group may unpack to: it is held in memory while its images are decoded."""
+
 
 def opened(paths: Sequence[Path]) -> Source:
     photos: list[Photo] = []
@@ -27,10 +30,11 @@ def opened(paths: Sequence[Path]) -> Source:
     for path in paths:
         try:
             with pq.ParquetFile(path, memory_map=True) as file:
+                _check_size(file.metadata, path)
                 kinds.append(_label_kind(file.schema_arrow, path))
                 given += file.read(columns=["label"])["label"].to_pylist()
                 sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise InputError(f"'{path}' is not a readable parquet file; get it again or give a folder.") from error
         if kinds[-1] != kinds[0]:
             raise InputError(f"'{path}' and '{paths[0]}' do not name the same labels; open them one by one.")
@@ -80,6 +84,23 @@ class _RowGroup:
 _reading = Lock()
 """Held while a row group is decompressed, so that threads that need the same one do it once (`cached_property` has had
 no lock of its own since Python 3.12)."""
+
+
+def _check_size(metadata: Any, path: Path) -> None:
+    """Refuse a table that would unpack to any size; nothing of it has been read yet."""
+    if metadata.num_rows > path.stat().st_size:
+        raise InputError(
+            f"'{path}' states {metadata.num_rows:,} rows in {path.stat().st_size:,} bytes, too few for an image each;"
+            " get it again or give a folder."
+        )
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size = sum(group.column(place).total_uncompressed_size for place in range(group.num_columns))
+        if size > LARGEST_GROUP:
+            raise InputError(
+                f"'{path}' unpacks to {size:,} bytes in row group {number}, more than {LARGEST_GROUP:,};"
+                " write it again in smaller groups."
+            )
 
 
 def _label_kind(schema: Any, path: Path) -> tuple[str, tuple[str, ...] | None]:
