@@ -32,7 +32,20 @@ NASTY: tuple[Any, ...] = (
     None, True, -1, 0, 1, 3, 2**31, 10**18, -(10**30), 1e308, math.nan, math.inf, "", "..", "../../outside", "/dev/zero",
     "/etc/passwd", "\x00", "a" * 5000, "\ud800", [], [[]], {}, {"kind": "plain"}, [1, 2], ["a", "a"], {"": {}},
 )  # fmt: skip
-WORDS = (b"", b"\x00" * 8, b"\xff" * 8, b"\x7f\xff\xff\xff", b"999999999", b"-1", b"..", b"{", b"]", b'"', b"\n", b"PAR1")
+WORDS = (
+    b"",
+    b"\x00" * 8,
+    b"\xff" * 8,
+    b"\x7f\xff\xff\xff",
+    b"999999999",
+    b"-1",
+    b"..",
+    b"{",
+    b"]",
+    b'"',
+    b"\n",
+    b"PAR1",
+)
 
 
 @dataclass(frozen=True)

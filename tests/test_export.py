@@ -112,7 +112,9 @@ def test_arguments_of_the_network_travel_along(format: str, tmp_path: Path) -> N
 def test_names_and_preprocessing_travel_with_a_folder(format: str, size: int, resize: int, tmp_path: Path) -> None:
     import timm
 
-    bundle = grown(size=size, resize=resize) if size > 1 else dataclasses.replace(grown(), preparation=Preparation(1, 93))
+    bundle = (
+        grown(size=size, resize=resize) if size > 1 else dataclasses.replace(grown(), preparation=Preparation(1, 93))
+    )
     bundle_out = tmp_path / "out"
     if size > 1:
         classgraft.export(bundle, format, bundle_out)
@@ -179,7 +181,7 @@ def test_other_bodies_and_heads_are_one_graph_but_no_timm_network(
 ) -> None:
     model = changed(bundle, kind)
     if format in ("timm", "hf"):
-        with pytest.raises(InputError, match="cannot hold this model: .*; choose onnx or torch-export"):
+        with pytest.raises(InputError, match=r"cannot hold this model: .*; choose onnx or torch-export"):
             classgraft.export(model, format, tmp_path / "out")
         assert not list(tmp_path.iterdir())
         return
@@ -204,7 +206,7 @@ def test_an_export_that_answers_otherwise_is_not_left_behind(
         return model
 
     monkeypatch.setattr(exporting, "_merged", without_bias)
-    with pytest.raises(InputError, match="is not the same model .* nothing was written"):
+    with pytest.raises(InputError, match=r"is not the same model .* nothing was written"):
         classgraft.export(bundle, "torch-export", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

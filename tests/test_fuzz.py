@@ -1,4 +1,4 @@
-"""Mutated bundles, images, tables, class lists and journals: an InputError or work done. ``benchmarks/fuzz.py`` runs thousands."""
+"""Mutated bundles, images, tables, class lists and journals: an InputError or work done (thousands: benchmarks/fuzz.py)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def newcomer(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path / "place"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "history.jsonl", "undo-0.json", "undo-0.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "history.jsonl", "undo-0.json", "undo-0.safetensors", "config.json"]
+)
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to nowhere", "link to itself"])
 def test_what_would_be_read_for_ever_is_refused(name: str, kind: str, newcomer: Path) -> None:
     path = newcomer / "grown" / name
@@ -79,7 +81,9 @@ def test_what_would_be_read_for_ever_is_refused(name: str, kind: str, newcomer: 
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("name", ["/dev/zero", "../names.txt", "../../../etc/passwd", "", ".", "x/../config.json", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["/dev/zero", "../names.txt", "../../../etc/passwd", "", ".", "x/../config.json", "a\nb"]
+)
 def test_checksums_of_files_outside_are_not_computed(name: str, newcomer: Path) -> None:
     path = newcomer / "grown/config.json"
     text = path.read_text("utf-8")
@@ -120,7 +124,7 @@ def test_a_table_of_endless_rows_is_refused_before_they_are_read(tmp_path: Path)
     columns = {"image": pa.nulls(rows, pa.binary()), "label": pa.array(np.zeros(rows, np.int64))}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet", compression="zstd")
     assert (tmp_path / "t.parquet").stat().st_size < 100_000
-    with pytest.raises(InputError, match="states 3,000,000 rows in .* bytes, too few"):
+    with pytest.raises(InputError, match=r"states 3,000,000 rows in .* bytes, too few"):
         open_source(tmp_path / "t.parquet")
 
 
@@ -129,7 +133,7 @@ def test_a_table_that_unpacks_to_more_than_memory_is_refused(tmp_path: Path, mon
     table = pa.table({"image": pa.array([bytes(2 << 20)], pa.binary()), "label": pa.array([0])})
     pq.write_table(table, tmp_path / "t.parquet", compression="zstd", use_dictionary=False)
     assert (tmp_path / "t.parquet").stat().st_size < 20_000
-    with pytest.raises(InputError, match="unpacks to 2,097,.* more than 1,048,576; write it again"):
+    with pytest.raises(InputError, match=r"unpacks to 2,097,.* more than 1,048,576; write it again"):
         open_source(tmp_path / "t.parquet")
 
 

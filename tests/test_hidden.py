@@ -25,6 +25,7 @@ from classgraft.models.hidden import Hidden, with_units
 from classgraft.models.merged import merged
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
+from classgraft.packing import without
 from classgraft.training.mixtures import Mixtures
 from classgraft.training.views import new_features
 
@@ -246,7 +247,7 @@ def test_more_photos_of_a_class_with_units_refine_it_alone(hidden: int) -> None:
     assert isinstance(last, Hidden)
     assert last.outer.shape == (2, max(4, hidden))
     assert last.outer[1].count_nonzero() == hidden
-    assert min(recalls(again)) > 0.95
+    assert min(recalls(again)) > 0.9
 
 
 def test_removed_classes_leave_the_others_as_they_were() -> None:
@@ -255,7 +256,7 @@ def test_removed_classes_leave_the_others_as_they_were() -> None:
     fewer = model.without(["left"])
     assert fewer.head.rows == (2, 1, 1)
     torch.testing.assert_close(logits(fewer, features), logits(model, features)[:, [0, 1, 2, 4]])
-    later = METHOD.extend(fewer, memory.without(["left"]), task(("left",), 3))
+    later = METHOD.extend(fewer, without(memory, ["left"]), task(("left",), 3))
     assert later.classes == (*fewer.classes, "left")
 
 

@@ -201,14 +201,16 @@ def test_a_promise_of_bits_that_moved_is_found() -> None:
 
 @pytest.mark.parametrize("stated", [[32, 32], None, [1], ["a", "b"], 3])
 def test_an_agreement_that_is_not_there_is_found(stated: Any, place: Path) -> None:
-    done("extend", "base", "new", "--out", "tuned", "--method", "finetune", "--set", "epochs=30", "--set", "lr=0.3")
+    done("extend", "base", "new", "--out", "tuned", "--method", "finetune", "--set", "epochs=30", "--set", "lr=30.0")
     lines = (place / "tuned/history.jsonl").read_text("utf-8").splitlines()
     event = json.loads(lines[-1])
     assert event["promise"]["agreement"][0] < 30
     event["promise"]["agreement"] = stated
     (place / "tuned/history.jsonl").write_text("\n".join([*lines[:-1], json.dumps(event)]) + "\n", "utf-8")
     reseal(place / "tuned")
-    assert ("promised the old answer on 32 of 32" if stated == [32, 32] else "cannot be read") in refused("verify", "tuned")
+    assert ("promised the old answer on 32 of 32" if stated == [32, 32] else "cannot be read") in refused(
+        "verify", "tuned"
+    )
 
 
 def test_a_card_that_says_more_than_was_measured_is_found(place: Path) -> None:

@@ -152,9 +152,7 @@ def _hugging_face(bundle: Bundle, folder: Path) -> Run:
     from transformers import AutoModelForImageClassification
 
     # transformers runs timm's networks itself and reads timm's own keys
-    _write_timm(
-        bundle, folder, {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"]}
-    )
+    _write_timm(bundle, folder, {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"]})
     network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     return lambda images: network(images).logits  # type: ignore[no-any-return]
 

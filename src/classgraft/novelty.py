@@ -36,4 +36,5 @@ def unknown(logits: Tensor, power: float = 0.1, most: int = 100) -> Tensor:
     count = min(most, logits.shape[1])
     p = logits.double().softmax(1).topk(count, dim=1).values
     share = 1 / max(2, count)
-    return (p * (1 - p)).clamp(min=0).pow(power).sum(1) / (count * (share * (1 - share)) ** power)
+    entropy: Tensor = (p * (1 - p)).clamp(min=0).pow(power).sum(1) / (count * (share * (1 - share)) ** power)
+    return entropy

@@ -13,7 +13,9 @@ GRIDS = (2, 4, 8, 16)
 """Coloured patches along a side; after these comes bare noise."""
 
 
-def probes(preparation: Preparation, classes: tuple[str, ...], count: int = COUNT, seed: int = 0, channels: int = 3) -> Images:
+def probes(
+    preparation: Preparation, classes: tuple[str, ...], count: int = COUNT, seed: int = 0, channels: int = 3
+) -> Images:
     """Coloured patches of several sizes under noise; the same bits on every machine, as only integers are computed with.
 
     Fewer than ``count`` where the squares are large. The labels are all 0 and mean nothing.

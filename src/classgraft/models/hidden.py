@@ -23,11 +23,14 @@ def units_logits(features: Tensor, inner: Tensor, offset: Tensor, outer: Tensor)
         offset: u (K, H).
         outer: v (K, H).
     """
-    hidden = F.linear(features, inner.flatten(0, 1), offset.flatten()).relu()
-    return (hidden.unflatten(1, outer.shape) * outer).sum(2)
+    hidden: Tensor = F.linear(features, inner.flatten(0, 1), offset.flatten()).relu()
+    summed: Tensor = (hidden.unflatten(1, outer.shape) * outer).sum(2)
+    return summed
 
 
-def first_units(features: Tensor, classes: int, units: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def first_units(
+    features: Tensor, classes: int, units: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """U, u and v to start from: random directions that answer to features (B, D) with numbers about 1, u and v zero."""
     length = float(features.square().sum(1).mean()) ** 0.5 or 1.0
     inner = torch.randn(classes, units, features.shape[1], generator=generator) / length
@@ -42,7 +45,8 @@ class Hidden(Block):
         super().__init__()
         self.in_features, self.out_features, self.rows = rows.in_features, rows.out_features, rows
         self.inner, self.offset, self.outer = (
-            nn.Parameter(rows.weight.new_zeros(rows.out_features, units, *more)) for more in ((rows.in_features,), (), ())
+            nn.Parameter(rows.weight.new_zeros(rows.out_features, units, *more))
+            for more in ((rows.in_features,), (), ())
         )
 
     def forward(self, features: Tensor) -> Tensor:
