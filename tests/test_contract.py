@@ -36,6 +36,7 @@ PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
+SELF_TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "self-train"]
 FROZEN = ["glne", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
@@ -62,6 +63,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "bic": {**FEW_EPOCHS, "exemplars": 12},
     "podnet": {**FEW_EPOCHS, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
+    "cosine": FEW_EPOCHS,
+    "pseudo-labels": FEW_EPOCHS,
+    "mean-teacher": FEW_EPOCHS,
+    "fixmatch": {**FEW_EPOCHS, "ratio": 2, "threshold": 0.5},
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},
 }
@@ -113,6 +118,18 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "bic": {"temperature": 1.0, "held_out": 0.6, **KEPT, **RECIPE},
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
     "plain": RECIPE,
+    "cosine": RECIPE,
+    "pseudo-labels": {
+        "strength": 1.0,
+        "begin": 0.5,
+        "full": 0.9,
+        "threshold": 0.9,
+        "source": "model",
+        "ratio": 2,
+        **RECIPE,
+    },
+    "mean-teacher": {"strength": 1.0, "full": 0.9, "decay": 0.1, "ratio": 2, **RECIPE},
+    "fixmatch": {"strength": 0.3, "threshold": 0.95, "ratio": 1, "strong": "cutout", "decay": 0.1, **RECIPE},
     "ncm": {"metric": "euclidean"},
     "slda": {"shrinkage": 1e-2},
     "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
@@ -120,6 +137,32 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "knn": {"neighbours": 4, "temperature": 0.5},
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
+
+
+class Residual(nn.Module):
+    """A convolution with batch norm beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.inner(x)))
+
+
+class Larger(nn.Module):
+    """A student's body: two residual blocks between a convolution and the mean over positions."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
+        self.layers = nn.Sequential(stem, Residual(6), Residual(6))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).mean((2, 3))
 
 
 class Body(nn.Module):
@@ -191,9 +234,23 @@ def trained() -> Classifier:
     return copy.deepcopy(_trained())
 
 
+def student(outputs: int = 4) -> Classifier:
+    """Another network for the old classes, untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Classifier(Larger(), Head([nn.Linear(6, outputs)]), OLD[:outputs]).eval()
+
+
+def unlabelled(count: int = 6, seed: int = 3) -> Images:
+    """More pictures of the old classes; what stands for their labels means nothing."""
+    images = photos(OLD, count, seed)
+    return replace(images, labels=0 * images.labels, classes=("",))
+
+
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
-    make = catalogue.extender if name in EXTENDERS else catalogue.trainer
+    verbs = {"extend": catalogue.extender, "train": catalogue.trainer, "self-train": catalogue.selftrainer}
+    make = next(verbs[entry.verb] for entry in catalogue.ENTRIES if entry.name == name)
     return make(name, {**SMALL.get(name, {}), **settings})
 
 
@@ -210,6 +267,8 @@ def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
     method = made(name, **settings)
     if name in TRAINERS:
         return method.train(trained(), photos(OLD))
+    if name in SELF_TRAINERS:
+        return method.train(trained(), student(), photos(OLD), unlabelled())
     memory = remembered(method, trained(), task(OLD, 6))
     grown = method.extend(trained(), memory, task(NEW, 4))
     if memory is None:
@@ -252,7 +311,8 @@ def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
 
 
 extenders = pytest.mark.parametrize("name", EXTENDERS)
-methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS)
+selftrainers = pytest.mark.parametrize("name", SELF_TRAINERS)
+methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + SELF_TRAINERS)
 
 
 # -- 1. what the caller gave ----------------------------------------------------------------------------------------
@@ -279,6 +339,48 @@ def test_training_changes_nothing_that_was_given(name: str) -> None:
     before = bits((model, images))
     made(name).train(model, images)
     assert bits((model, images)) == before
+
+
+@selftrainers
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_self_training_changes_nothing_that_was_given(name: str, training: bool) -> None:
+    given = (trained().train(training), student().train(training), photos(OLD), unlabelled())
+    before = bits(given)
+    found = made(name).train(*given)
+    assert bits(given) == before
+    with torch.no_grad():
+        for tensor in found.state_dict().values():
+            tensor.zero_()
+    assert bits(given) == before
+
+
+@selftrainers
+def test_the_model_may_be_its_own_student(name: str) -> None:
+    model = trained()
+    assert sound(made(name).train(model, model, photos(OLD), unlabelled()), OLD)
+
+
+@selftrainers
+def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str) -> None:
+    images = unlabelled()
+    other = replace(images, labels=torch.arange(len(images)) % 3, classes=("x", "y", "z"))
+    found = [weights(made(name).train(trained(), student(), photos(OLD), each)) for each in (images, other)]
+    assert found[0] == found[1]
+
+
+@selftrainers
+@pytest.mark.parametrize(("count", "free"), [(1, 6), (5, 1), (1, 1)])
+def test_self_training_works_from_few_images(name: str, count: int, free: int) -> None:
+    one = unlabelled(free).subset(torch.arange(1)) if free == 1 else unlabelled(free)
+    assert sound(made(name).train(trained(), student(), photos(OLD, count), one), OLD)
+
+
+@selftrainers
+def test_labels_of_self_training_count_in_the_order_of_the_images_own_classes(name: str) -> None:
+    images = photos(OLD)
+    turned = replace(images, labels=3 - images.labels, classes=OLD[::-1])
+    found = [weights(made(name).train(trained(), student(), each, unlabelled())) for each in (images, turned)]
+    assert found[0] == found[1]
 
 
 @extenders
@@ -419,8 +521,19 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
         return solve(noting, *given, **options)
 
+    def spying_descend(objective: Callable[..., Any], learning: Any, *given: Any, **options: Any) -> Any:
+        def noting(batch: Any) -> Any:
+            terms = objective(batch)
+            parts = [p for part in learning for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+            note(terms, [p for p in parts if p.requires_grad])
+            return terms
+
+        return loop.descend(noting, learning, *given, **options)
+
     if hasattr(module, "fit"):
         monkeypatch.setattr(module, "fit", spying_fit)
+    if hasattr(module, "descend"):
+        monkeypatch.setattr(module, "descend", spying_descend)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
     outcome(name)
@@ -442,10 +555,14 @@ TERMS = {
     "bic": {"class", "old", "correction"},
     "podnet": {"class", "spatial", "flat", "balanced"},
     "plain": {"class"},
+    "cosine": {"class"},
+    "pseudo-labels": {"labelled", "unlabelled"},
+    "mean-teacher": {"labelled", "unlabelled"},
+    "fixmatch": {"labelled", "unlabelled"},
 }
 
 
-@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS if n not in WITHOUT_TERMS])
+@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS + SELF_TRAINERS if n not in WITHOUT_TERMS])
 def test_every_named_term_has_a_gradient_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spied(name, monkeypatch)
     assert seen, "no term was seen: the method neither calls fit nor solve"
@@ -506,6 +623,8 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
     before = states()
     if name in TRAINERS:
         method.train(model, old.train)
+    elif name in SELF_TRAINERS:
+        method.train(model, student(), old.train, unlabelled())
     else:
         method.extend(model, method.remember(model, old, None), new)
     assert states() == before
@@ -610,6 +729,8 @@ def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, t
     method, model = made(name), trained().train(training)
     if name in TRAINERS:
         found = method.train(model, photos(OLD))
+    elif name in SELF_TRAINERS:
+        found = method.train(model, student().to(model.device).train(training), photos(OLD), unlabelled())
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert not [key for key, part in found.named_modules() if part.training]
@@ -623,6 +744,8 @@ def test_a_model_on_a_gpu_stays_there(name: str) -> None:
     method, model = made(name), trained().cuda()
     if name in TRAINERS:
         found = method.train(model, photos(OLD))
+    elif name in SELF_TRAINERS:
+        found = method.train(model, student().to(model.device), photos(OLD), unlabelled())
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert {tensor.device.type for tensor in found.state_dict().values()} == {"cuda"}

@@ -13,7 +13,7 @@ from classgraft.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from classgraft.training.recipe import Recipe
-    from classgraft.verbs import Extender, Trainer
+    from classgraft.verbs import Extender, SelfTrainer, Trainer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
 
     name: str
     verb: str
-    """"extend" or "train"."""
+    """"extend", "train" or "self-train"."""
     module: str
     type: str
     summary: str
@@ -123,6 +123,28 @@ ENTRIES = (
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
+    Entry("cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"),
+    Entry(
+        "pseudo-labels",
+        "self-train",
+        "classgraft.selftrainers.pseudo_labels",
+        "PseudoLabels",
+        "its own sure answers, or another model's, are labels",
+    ),
+    Entry(
+        "mean-teacher",
+        "self-train",
+        "classgraft.selftrainers.mean_teacher",
+        "MeanTeacher",
+        "agrees with the average of its own weights over time",
+    ),
+    Entry(
+        "fixmatch",
+        "self-train",
+        "classgraft.selftrainers.fixmatch",
+        "FixMatch",
+        "a sure answer to a weak view is the label of a strong one",
+    ),
 )
 
 
@@ -136,6 +158,9 @@ RANGES = {
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
+    "threshold": (0, 1),
+    "decay": (0, 1),
+    "ratio": (1, math.inf),
     "proxies": (1, math.inf),
     "shrinkage": (1e-12, 1),
     "power": (1e-3, math.inf),
@@ -162,6 +187,11 @@ def extender(name: str, settings: Mapping[str, Any] | None = None) -> Extender:
 def trainer(name: str, settings: Mapping[str, Any] | None = None) -> Trainer:
     """A method that trains, with these fields set."""
     return _make(entry(name, "train"), settings or {})  # type: ignore[no-any-return]
+
+
+def selftrainer(name: str, settings: Mapping[str, Any] | None = None) -> SelfTrainer:
+    """A method that trains on unlabelled images as well, with these fields set."""
+    return _make(entry(name, "self-train"), settings or {})  # type: ignore[no-any-return]
 
 
 def method_type(found: Entry) -> type:

@@ -17,11 +17,24 @@ class Trainer(ABC):
         """A trained copy; the model given is left as it was."""
 
 
+class SelfTrainer(ABC):
+    """Teaches a student from labelled images and from images whose labels nobody knows."""
+
+    @abstractmethod
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        """A trained copy of the student; ``model``, which has learnt its classes, may teach it.
+
+        The labels that ``unlabelled`` carries mean nothing and are never looked at. All else is left as it was.
+        """
+
+
 class Extender(ABC):
     """Adds the classes of a task to a classifier."""
 
     keeps: ClassVar[str] = "nothing"
     """What the memory holds: "nothing", "statistics" or "images"."""
+    unlabelled: ClassVar[bool] = False
+    """Whether it can use a task's unlabelled images."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
         """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""
