@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from classgraft.api import evaluate, extend, import_model, load, predict, remove, save, train, undo
+    from classgraft.api import evaluate, extend, import_model, load, predict, remove, save, self_train, start, train, undo
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(
-        ("evaluate", "extend", "import_model", "load", "predict", "remove", "save", "train", "undo"), "classgraft.api"
+        (
+            "evaluate",
+            "extend",
+            "import_model",
+            "load",
+            "predict",
+            "remove",
+            "save",
+            "self_train",
+            "start",
+            "train",
+            "undo",
+        ),
+        "classgraft.api",
     ),
     "Bundle": "classgraft.bundle",
     "Images": "classgraft.data.images",
@@ -48,6 +61,8 @@ __all__ = [
     "predict",
     "remove",
     "save",
+    "self_train",
+    "start",
     "train",
     "undo",
 ]

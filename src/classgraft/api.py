@@ -25,7 +25,7 @@ from classgraft.data.sources import load as decode
 from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
-from classgraft.models.cut import cut, head_name, prove
+from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.training.answers import answers
@@ -106,6 +106,53 @@ def import_model(
     return Bundle(model, architecture, name, preparation, history=(event,))
 
 
+def start(
+    source: str,
+    classes: Sequence[str],
+    weights: str | Path | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    preparation: Preparation | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> Bundle:
+    """A classifier of these classes that is still to be trained: fresh, or a trained body under a fresh head.
+
+    Args:
+        source: ``timm:NAME`` or ``cifar:NAME``.
+        classes: names in head order.
+        weights: a ``.safetensors`` or torch file of the network as it was trained, with whatever head.
+        arguments: for the network's constructor.
+        preparation: of its images; else the source's own.
+        size: side of the square that the network sees, where no preparation is given.
+        seed: of fresh weights.
+
+    Raises:
+        InputError: whatever does not fit, and what to do.
+    """
+    names = check_names(list(classes))
+    architecture = Architecture(source, dict(arguments or {}))
+    stated = architecture.preparation()
+    if size is not None:
+        stated = Preparation(size, usual_resize(size), stated.mean, stated.std)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = architecture.build(len(names))
+        head = head_name(network, len(names))
+        model = cut(network, names, head).eval()
+        if weights is not None:
+            tensors = read_weights(Path(weights))
+            rows = len(tensors[f"{head}.weight"]) if f"{head}.weight" in tensors else len(names)
+            trained = architecture.build(rows)
+            load_weights(trained, tensors, f"{source} with {rows} outputs")
+            model = cut(trained, [str(k) for k in range(rows)], head).eval().headed(model.head.parts, names)
+            network = joined(model, head)
+    preparation = preparation or stated
+    prove(network, model, preparation.size)
+    event = _event("start", f"started from {source}{' and its weights' if weights else ''}", classes=len(names))
+    return Bundle(model, architecture, head, preparation, history=(event,))
+
+
 def _stated_preparation(network: nn.Module) -> Preparation:
     config = getattr(network, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or "input_size" not in config:
@@ -132,6 +179,7 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
         old_images: a source of images of the old classes, for methods that can use them.
+        unlabelled: pictures whose class nobody knows, for methods that can use them.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -179,6 +227,7 @@ def _extend_bundle(
     shots: int | None = None,
     seed: int = 0,
     old_images: str | Path | Source | Images | None = None,
+    unlabelled: str | Path | Images | None = None,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -191,6 +240,11 @@ def _extend_bundle(
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(chosen, "extend")))}
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
+    if unlabelled is not None and not extender.unlabelled:
+        able = [e.name for e in catalogue.ENTRIES if getattr(catalogue.method_type(e), "unlabelled", False)]
+        raise InputError(
+            f"{chosen} cannot use unlabelled images; leave --unlabelled out, or choose a method that can: {', '.join(able)}."
+        )
     if not isinstance(photos, Images):
         source = photos if isinstance(photos, Source) else open_source(photos)
         _refuse_known(bundle, source.classes)
@@ -202,18 +256,22 @@ def _extend_bundle(
             if count < shots:
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
+    free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     memory = None
-    if old_images is not None:
-        old = old_images if isinstance(old_images, Images) else labelled(bundle, [old_images], strict=strict, warn=warn)
-        memory = extender.remember(bundle.model, Task(bundle.classes, old), None)
+    if old_images is not None or free is not None:
+        old = photos.subset(torch.arange(0))  # unlabelled images alone may do
+        if old_images is not None:
+            given_old = isinstance(old_images, Images)
+            old = old_images if given_old else labelled(bundle, [old_images], strict=strict, warn=warn)  # type: ignore[assignment, list-item]
+        memory = extender.remember(bundle.model, Task(bundle.classes, old, free), None)
     decoded = time.perf_counter()
-    grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
+    grown = extender.extend(bundle.model, memory, Task(photos.classes, photos, free))
     event = _event(
         "extend",
         f"{len(photos.classes)} classes added by {chosen} from {len(photos)} photos",
         method=chosen,
         why=why,
-        settings={f.name: _plain(getattr(extender, f.name)) for f in dataclasses.fields(extender)},  # type: ignore[arg-type]
+        settings=_fields(extender),
         classes=list(photos.classes),
         photos=len(photos),
         shots=shots,
@@ -273,6 +331,24 @@ def labelled(
     """Images of classes that the model has, labelled by their places in its head."""
     (images,) = chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62)
     return images
+
+
+def unlabelled_images(
+    bundle: Bundle,
+    source: str | Path | Images,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """Images whose labels nobody knows: files, folders of any form, or a table whose labels are not looked at."""
+    if isinstance(source, Images):
+        return dataclasses.replace(source, labels=torch.zeros_like(source.labels), classes=("",))
+    table = Path(source).suffix.lower() == ".parquet"
+    opened = dataclasses.replace(open_source(source), classes=(), labels=()) if table else open_files([source])
+    loaded = load_within(opened, bundle.preparation.resize, strict=strict)
+    _say_skipped(loaded.skipped, warn)
+    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+    return Images(loaded.pixels, labels, ("",), bundle.preparation, loaded.names)
 
 
 def chunks(
@@ -401,14 +477,59 @@ def predict(
     return found
 
 
-def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mapping[str, Any] | None = None) -> Bundle:
+def train(
+    bundle: Bundle,
+    images: str | Path | Source | Images,
+    method: str = "plain",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
     """Train a bundle's model on labelled images of its classes."""
-    trained = catalogue.trainer(method, settings).train(bundle.model, images)
-    event = _event(
-        "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
-    )
+    trainer = catalogue.trainer(method, settings)
+    known = images if isinstance(images, Images) else labelled(bundle, [images], strict=strict, warn=warn)
+    trained = trainer.train(bundle.model, known)
+    event = _event("train", f"trained by {method} on {len(known)} images", method=method, settings=_fields(trainer))
+    return _taught(bundle, trained, event)
+
+
+def self_train(
+    bundle: Bundle,
+    images: str | Path | Source | Images,
+    unlabelled: str | Path | Images,
+    method: str = "pseudo-labels",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    student: Bundle | None = None,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
+    """Train a student on labelled and on unlabelled images, with the bundle's model as its teacher.
+
+    The student is ``student`` (``start(source, bundle.classes, preparation=bundle.preparation)``), else the bundle's model.
+
+    Raises:
+        InputError: the student has other classes or takes its images prepared in another way.
+    """
+    selftrainer, pupil = catalogue.selftrainer(method, settings), student or bundle
+    if pupil.classes != bundle.classes or pupil.preparation != bundle.preparation:
+        raise InputError("The student's classes and preparation differ from the model's; start it with those.")
+    known = images if isinstance(images, Images) else labelled(bundle, [images], strict=strict, warn=warn)
+    free = unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
+    trained = selftrainer.train(bundle.model, pupil.model, known, free)
+    sentence = f"trained by {method} on {len(known)} labelled and {len(free)} unlabelled images"
+    event = _event("self-train", sentence, method=method, settings=_fields(selftrainer), source=pupil.architecture.source)
+    return _taught(dataclasses.replace(pupil, history=bundle.history), trained, event)
+
+
+def _taught(bundle: Bundle, model: Classifier, event: dict[str, Any]) -> Bundle:
     # what the steps before kept to be undone was beside other weights
-    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=())
+    return dataclasses.replace(bundle, model=model, history=(*bundle.history, event), undone=())
+
+
+def _fields(method: object) -> dict[str, Any]:
+    return {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
 
 
 def undo(bundle: Bundle) -> Bundle:
@@ -445,6 +566,8 @@ __all__ = [
     "predict",
     "remove",
     "save",
+    "self_train",
+    "start",
     "train",
     "undo",
 ]
