@@ -20,16 +20,16 @@ def pseudo_label(logits: Tensor, answers: Tensor, threshold: float = 0.0) -> Ten
     return (F.cross_entropy(logits, favoured, reduction="none") * (sure >= threshold)).mean()
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, threshold: float = 0.0) -> Tensor:
-    """Mean over the batch of -sum_k t_k log p_k, 0 where the largest target is below the threshold.
+def soft_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean over the batch of -sum_k t_k log p_k, 0 for images that do not count.
 
     Args:
         logits: (B, K).
         targets: t, probabilities (B, K), without a graph.
-        threshold: least value of the largest target.
+        counted: which images count, bool (B,); None: all.
     """
     each = -(targets * logits.log_softmax(1)).sum(1)
-    return (each * (targets.amax(1) >= threshold)).mean()
+    return (each if counted is None else each * counted).mean()
 
 
 def squared_difference(logits: Tensor, targets: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from classgraft.data.augment import mixup_share
 from classgraft.data.images import Images
 from classgraft.models.classifier import Classifier, frozen
+from classgraft.training.answers import evaluating
 from classgraft.training.batches import Abreast, Batch, Epochs
 from classgraft.training.loop import Step
 from classgraft.training.recipe import Recipe
@@ -52,7 +54,7 @@ def together(module: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
 @contextlib.contextmanager
 def unmoved(module: nn.Module) -> Iterator[None]:
     """Inside, batch norm in training mode works with the batch's statistics and leaves its running ones alone."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = _norms(module)
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:
         norm.track_running_stats = norm.track_running_stats and not norm.training
@@ -61,6 +63,39 @@ def unmoved(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, was in zip(norms, tracked, strict=True):
             norm.track_running_stats = was
+
+
+@contextlib.contextmanager
+def measured(module: nn.Module) -> Iterator[None]:
+    """Inside, nothing is left to chance and nothing moves: no dropout, and batch norm by the batch alone.
+
+    Losses before and after a step can be compared so, whatever the step did to running statistics.
+    """
+    with evaluating(module):
+        for norm in _norms(module):
+            norm.train()
+        with unmoved(module):
+            yield
+
+
+def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def mixed(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Every image (B, C, H, W) and its soft target (B, K) mixed with a random other's; the larger share is its own.
+
+    Shares are Beta(alpha, alpha) (Zhang and others: mixup, arXiv 1710.09412), each the larger of itself and what it leaves
+    (Berthelot and others: MixMatch, arXiv 1905.02249, equation 9). Draws are the global generator's, which ``run`` seeds.
+    """
+    share = mixup_share(torch.rand(len(images), 4, device=images.device), alpha)
+    share = torch.maximum(share, 1 - share)
+    order = torch.randperm(len(images)).to(images.device)
+    own = share[:, None, None, None]
+    return (
+        own * images + (1 - own) * images[order],
+        share[:, None] * targets + (1 - share[:, None]) * targets[order],
+    )
 
 
 class Average(nn.Module):
