@@ -27,7 +27,7 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
-from classgraft.training import loop
+from classgraft.training import latent, loop
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
@@ -64,6 +64,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "podnet": {**FEW_EPOCHS, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
     "cosine": FEW_EPOCHS,
+    "glico": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 3},
+    "glico-transductive": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 3},
     "pseudo-labels": FEW_EPOCHS,
     "mean-teacher": FEW_EPOCHS,
     "fixmatch": {**FEW_EPOCHS, "ratio": 2, "threshold": 0.5},
@@ -92,6 +94,17 @@ RECIPE: dict[str, Any] = {
     "recipe.seed": 1,
 }
 KEPT: dict[str, Any] = {"exemplars": 8, "unit": "images a class", "herded": False}
+DRAWING: dict[str, Any] = {
+    "dimension": 6,
+    "width": 5,
+    "noise": 0.5,
+    "strength": 0.3,
+    "perceptual": 0.1,
+    "drawing": 2,
+    "drawing_lr": 0.01,
+    "reach": 0.1,
+    "share": 0.9,
+}
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "glne": {
         "views": 4,
@@ -127,6 +140,8 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
     "plain": RECIPE,
     "cosine": RECIPE,
+    "glico": {**DRAWING, **RECIPE},
+    "glico-transductive": {**DRAWING, **RECIPE},
     "pseudo-labels": {
         "strength": 1.0,
         "begin": 0.5,
@@ -596,8 +611,9 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
     if hasattr(module, "fit"):
         monkeypatch.setattr(module, "fit", spying_fit)
-    if hasattr(module, "descend"):
-        monkeypatch.setattr(module, "descend", spying_descend)
+    for place in (module, latent):
+        if hasattr(place, "descend"):
+            monkeypatch.setattr(place, "descend", spying_descend)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
     outcome(name)
@@ -620,6 +636,8 @@ TERMS = {
     "podnet": {"class", "spatial", "flat", "balanced"},
     "plain": {"class"},
     "cosine": {"class"},
+    "glico": {"pixels", "maps", "class", "learning"},
+    "glico-transductive": {"pixels", "maps", "class", "learning"},
     "pseudo-labels": {"labelled", "unlabelled"},
     "mean-teacher": {"labelled", "unlabelled"},
     "fixmatch": {"labelled", "unlabelled"},

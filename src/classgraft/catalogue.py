@@ -125,6 +125,16 @@ ENTRIES = (
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
     Entry("cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"),
     Entry(
+        "glico", "train", "classgraft.trainers.glico", "GLICO", "a generator learnt from the few images makes more of them"
+    ),
+    Entry(
+        "glico-transductive",
+        "self-train",
+        "classgraft.trainers.glico",
+        "TransductiveGLICO",
+        "glico whose generator also sees the unlabelled images, such as those to be told apart",
+    ),
+    Entry(
         "pseudo-labels",
         "self-train",
         "classgraft.selftrainers.pseudo_labels",
@@ -217,6 +227,9 @@ RANGES = {
     "threshold": (0, 1),
     "decay": (0, 1),
     "survival": (1e-3, 1),
+    "dimension": (2, 1 << 12),
+    "reach": (0, 1),
+    "share": (0, 1),
     "dropout": (0, 0.99),
     "alpha": (1e-3, math.inf),
     "guesses": (1, math.inf),
