@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from classgraft.api import evaluate, extend, import_model, load, predict, remove, save, self_train, start, train, undo
+    from classgraft.api import (
+        evaluate,
+        extend,
+        import_model,
+        load,
+        predict,
+        remove,
+        save,
+        self_train,
+        start,
+        train,
+        undo,
+    )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError

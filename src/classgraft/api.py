@@ -28,6 +28,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
+from classgraft.trainers.glico import enriched
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
 
@@ -180,6 +181,7 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         seed: of that draw and of the method (0).
         old_images: a source of images of the old classes, for methods that can use them.
         unlabelled: pictures whose class nobody knows, for methods that can use them.
+        enrich: pictures to make of each class first, between its photos (``glico``; 0).
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -228,6 +230,7 @@ def _extend_bundle(
     seed: int = 0,
     old_images: str | Path | Source | Images | None = None,
     unlabelled: str | Path | Images | None = None,
+    enrich: int = 0,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
@@ -265,7 +268,11 @@ def _extend_bundle(
             old = old_images if given_old else labelled(bundle, [old_images], strict=strict, warn=warn)  # type: ignore[assignment, list-item]
         memory = extender.remember(bundle.model, Task(bundle.classes, old, free), None)
     decoded = time.perf_counter()
-    grown = extender.extend(bundle.model, memory, Task(photos.classes, photos, free))
+    task = Task(photos.classes, photos, free)
+    if enrich:
+        glico = catalogue.trainer("glico", {"seed": seed})
+        task = enriched(task, enrich, bundle.model, glico)  # type: ignore[arg-type]
+    grown = extender.extend(bundle.model, memory, task)
     event = _event(
         "extend",
         f"{len(photos.classes)} classes added by {chosen} from {len(photos)} photos",
@@ -275,6 +282,7 @@ def _extend_bundle(
         classes=list(photos.classes),
         photos=len(photos),
         shots=shots,
+        enriched=enrich,
         seed=seed,
         seconds={"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)},
     )
@@ -519,7 +527,9 @@ def self_train(
     free = unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     trained = selftrainer.train(bundle.model, pupil.model, known, free)
     sentence = f"trained by {method} on {len(known)} labelled and {len(free)} unlabelled images"
-    event = _event("self-train", sentence, method=method, settings=_fields(selftrainer), source=pupil.architecture.source)
+    event = _event(
+        "self-train", sentence, method=method, settings=_fields(selftrainer), source=pupil.architecture.source
+    )
     return _taught(dataclasses.replace(pupil, history=bundle.history), trained, event)
 
 

@@ -123,9 +123,15 @@ ENTRIES = (
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
-    Entry("cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"),
     Entry(
-        "glico", "train", "classgraft.trainers.glico", "GLICO", "a generator learnt from the few images makes more of them"
+        "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
+    ),
+    Entry(
+        "glico",
+        "train",
+        "classgraft.trainers.glico",
+        "GLICO",
+        "a generator learnt from the few images makes more of them",
     ),
     Entry(
         "glico-transductive",

@@ -136,6 +136,7 @@ def extend(
     unlabelled: Annotated[
         Path | None, typer.Option(help="pictures without labels, for methods that can use them")
     ] = None,
+    enrich: Annotated[int, typer.Option(help="pictures to make of each class first, between its photos", min=0)] = 0,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
@@ -147,11 +148,11 @@ def extend(
 
     started = time.perf_counter()
     api.check_place(out)
-    with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed}"), _progress():
+    with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed} {enrich}"), _progress():
         base = _load(bundle)
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
-            unlabelled=unlabelled, strict=strict, warn=_warn,
+            unlabelled=unlabelled, enrich=enrich, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
     event = grown.history[-1]
@@ -186,13 +187,14 @@ def train(
 ) -> None:
     """Train a classifier from labelled images: from scratch, or from a trained network."""
     from classgraft import api
+    from classgraft.data.sources import open_source
     from classgraft.models.sources import argument
 
     started = time.perf_counter()
     api.check_place(out)
     settings = _recipe(epochs, batch_size, lr, weight_decay, milestones, augment, seed) | _settings(set_)
     with _running(device, precision, run_folder, f"train {method} {settings} {shots}"), _progress():
-        source = api.open_source(images)
+        source = open_source(images)
         bundle = api.start(arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed)
         known = api.images_of(source, bundle.preparation, strict=strict, warn=_warn)
         bundle = api.train(_placed(bundle), known.shots(shots, seed) if shots else known, method, settings)
@@ -236,7 +238,11 @@ def self_train(
         model, pupil = _load(bundle), None
         if student is not None:
             fresh = api.start(
-                student, model.classes, arguments=dict(map(argument, arch_arg)), preparation=model.preparation, seed=seed
+                student,
+                model.classes,
+                arguments=dict(map(argument, arch_arg)),
+                preparation=model.preparation,
+                seed=seed,
             )
             pupil = _placed(fresh)
         trained = api.self_train(

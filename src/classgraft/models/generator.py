@@ -36,9 +36,10 @@ class Generator(nn.Module):
         self.rising = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, points: Tensor, noise: Tensor) -> Tensor:
-        found = self.full(torch.cat([F.normalize(points, dim=1), noise], 1))
+        points = F.normalize(points, dim=1) * points.shape[1] ** 0.5  # numbers of size 1, as layers like them
+        found = self.full(torch.cat([points, noise], 1))
         pictures = self.rising(found.view(len(found), self.width, self.base, self.base)).sigmoid()
-        return self.low + (self.high - self.low) * pictures[..., : self.side, : self.side]
+        return self.low + (self.high - self.low) * pictures[..., : self.side, : self.side]  # type: ignore[no-any-return]
 
 
 def judge(channels: int, classes: int) -> nn.Module:

@@ -99,10 +99,7 @@ class MetaPseudoLabels(SelfTrainer):
             labels = drawn(changed)
             before = loss(learner, known)
             terms = of_student.take((free, view, labels))
-            improvement = before - loss(learner, known)
-            if self.scaled:
-                square.mul_(0.99).add_(0.01 * torch.stack([improvement.square(), torch.ones_like(improvement)]))
-                improvement = improvement / (square[0] / square[1]).sqrt().clamp(min=1e-12)
+            improvement = self.weighed(before - loss(learner, known), square)
             return terms | of_teacher.take((known, weak, changed, logits, labels, improvement))
 
         def set_rate(rate: float) -> None:
@@ -110,6 +107,13 @@ class MetaPseudoLabels(SelfTrainer):
             of_teacher.set_rate(rate)
 
         return Step(take, set_rate, (*of_student.carries, *of_teacher.carries, square))
+
+    def weighed(self, improvement: Tensor, square: Tensor) -> Tensor:
+        """h, divided by its root mean square; ``square`` (2,) holds running sums of its square and of 1."""
+        if not self.scaled:
+            return improvement
+        square.mul_(0.99).add_(0.01 * torch.stack([improvement.square(), torch.ones_like(improvement)]))
+        return improvement / (square[0] / square[1]).sqrt().clamp(min=1e-12)
 
 
 def drawn(logits: Tensor) -> Tensor:

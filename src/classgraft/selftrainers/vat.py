@@ -10,6 +10,7 @@ one radius serves every size of image; the paper's length 8 on CIFAR-10 is 0.14.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -80,4 +81,4 @@ def worst(learner: nn.Module, images: Tensor, answers: Tensor, radius: float, it
 def unit(change: Tensor) -> Tensor:
     """At root mean square 1, image by image; of no length where there is none."""
     length = change.flatten(1).norm(dim=1)[:, None, None, None]
-    return (change / length.clamp(min=1e-30) * change[0].numel() ** 0.5).detach()
+    return (change / length.clamp(min=1e-30)).detach() * math.sqrt(change[0].numel())

@@ -25,6 +25,7 @@ from classgraft.data.augment import centre
 from classgraft.data.draws import uniform
 from classgraft.data.images import Images, Task, joined
 from classgraft.models.classifier import Classifier, frozen, untrained
+from classgraft.training.batches import Epochs
 from classgraft.training.latent import Latent, learn
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
@@ -45,8 +46,8 @@ class Enrichment:
     """Weight of the classes beside the reconstruction; 0 is GLO, whose points know no classes."""
     perceptual: float | None = None
     """Weight of the body's maps beside 1 of the pixels; None: 1 where the body is trained, else 0."""
-    drawing: int = 200
-    """Epochs of the generator."""
+    drawing: int = 2000
+    """Steps of the generator, in whole epochs (the authors' code: 202 epochs, 1,600 steps at ten images of 100 classes)."""
     drawing_lr: float = 1e-3
     """Its learning rate, falling to 0 along a cosine."""
     reach: float = 0.4
@@ -58,8 +59,9 @@ class Enrichment:
     def learnt(self, model: Classifier, images: Images, labelled: int) -> Latent:
         """The generator and the points; images of classes from ``labelled`` on have no label."""
         weight = self.perceptual if self.perceptual is not None else float(not untrained(model.body))
-        recipe = Recipe(self.drawing, self.recipe.batch_size, "adamw", self.drawing_lr, weight_decay=0.0,
-                        milestones=(), augment="none", seed=self.recipe.seed)  # fmt: skip
+        recipe = Recipe(1, self.recipe.batch_size, "adamw", self.drawing_lr, weight_decay=0.0, milestones=(),
+                        augment="none", seed=self.recipe.seed)  # fmt: skip
+        recipe = replace(recipe, epochs=max(1, self.drawing // len(Epochs(images, recipe, model.device))))
         return learn(
             images, labelled, frozen(model).body, recipe, dimension=self.dimension, width=self.width, noise=self.noise,
             strength=self.strength, perceptual=weight, device=model.device,
