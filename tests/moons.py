@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from classgraft.data.images import Images
 from classgraft.models.classifier import Classifier, Head
@@ -13,17 +13,6 @@ from classgraft.training.answers import answers
 
 CLASSES = ("upper", "lower")
 PREPARATION = Preparation(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-class Noise(nn.Module):
-    """Added in training alone."""
-
-    def __init__(self, size: float) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.size * torch.randn_like(x) if self.training else x
 
 
 def moons(count: int = 400, noise: float = 0.1, seed: int = 0) -> Images:
@@ -48,11 +37,11 @@ def labelled(*places: float) -> Images:
     return Images(torch.cat([upper, lower])[:, :, None, None], labels, CLASSES, PREPARATION)
 
 
-def network(seed: int = 0, noise: float = 0.0) -> Classifier:
+def network(seed: int = 0) -> Classifier:
     """Two hidden layers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = nn.Sequential(nn.Flatten(), Noise(noise), nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        body = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         return Classifier(body, Head([nn.Linear(64, 2)]), CLASSES)
 
 
