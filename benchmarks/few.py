@@ -19,7 +19,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -140,7 +139,7 @@ def drawn(latent_points: Tensor) -> list[list[float]]:
     return (centred @ axes.T).tolist()  # type: ignore[no-any-return]
 
 
-def pictures(known: Images, start: Bundle, into: Path, chosen: Recipe, short: bool) -> dict[str, Any]:
+def pictures(known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
     """A page's worth: pictures along great circles (a PNG), and the points of GLICO and of GLO by class."""
     from torchvision.utils import save_image
 
@@ -156,7 +155,8 @@ def pictures(known: Images, start: Bundle, into: Path, chosen: Recipe, short: bo
                 for way in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)]  # fmt: skip
         real = known.raw(first.cpu(), torch.device("cpu"))
         grid = torch.stack([real, *(row.cpu() for row in rows), known.raw(second.cpu(), torch.device("cpu"))], 1)
-        save_image(grid.flatten(0, 1), into / f"few-{name}.png", nrow=grid.shape[1])
+        if not short:
+            save_image(grid.flatten(0, 1), RESULTS / f"few-{name}.png", nrow=grid.shape[1])
     return maps
 
 
@@ -208,8 +208,7 @@ def main() -> None:
             save()
     if "maps" not in kept or given.short:
         known = train.shots(10, seeds[0])
-        into = Path("/tmp") if given.short else RESULTS
-        kept["maps"] = pictures(known, untrained(given.only, classes, 0), into, Recipe(1, BATCH), given.short)
+        kept["maps"] = pictures(known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
         save()
 
 
