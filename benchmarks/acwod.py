@@ -38,7 +38,7 @@ from classgraft.training.hardware import has_bf16
 SHARES = (10, 30, 50, 70, 90)
 """Per cent of the hundred classes that the original network knows."""
 LAYERS = ("all", "last-block", "adapter", "head")
-EPSILONS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+EPSILONS = (0.0, 0.1, 0.2, 0.35, 0.6)
 PHOTOS = 50
 """Of each new class; joint training sees as many of each old one."""
 SEEDS = (1,)
@@ -53,7 +53,7 @@ class Bench:
     def __init__(self, folder: Path, smoke: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.cells, self.folder = folder / "cells.jsonl", folder
-        self.base_looks, self.looks, self.most = (2_000, 1_000, 2) if smoke else (160_000, 6_000, 60)
+        self.base_looks, self.looks, self.most = (2_000, 1_000, 2) if smoke else (80_000, 2_500, 60)
         self.shares, self.epsilons = ((90,), (0.0, 0.3)) if smoke else (SHARES, EPSILONS)
         tiny = data() / "tinyimagenet100"
         train, test = (

@@ -25,7 +25,7 @@ import torch
 from record import RESULTS, data, write
 from torch import Tensor
 
-from classgraft import api
+from classgraft import api, teaching
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
@@ -94,10 +94,10 @@ def cells(of: str, short: bool) -> Iterator[tuple[str, str, int]]:
 
 def untrained(of: str, classes: tuple[str, ...], seed: int) -> Bundle:
     if of == "cifar10":
-        bundle = api.start("cifar:resnet20", classes, seed=seed)
+        bundle = teaching.start("cifar:resnet20", classes, seed=seed)
     else:
         weights = data() / "weights" / "mobilenetv2_100-imagenet.safetensors"
-        bundle = api.start("timm:mobilenetv2_100", classes, weights, arguments={"pad_type": "same"}, seed=seed)
+        bundle = teaching.start("timm:mobilenetv2_100", classes, weights, arguments={"pad_type": "same"}, seed=seed)
     bundle.model.to(device())
     return bundle
 

@@ -34,6 +34,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.training.answers import forget
 from classgraft.training.engine import Precision, engine, has_bf16
 from classgraft.training.fisher import fisher_information
+from classgraft.training.hardware import keep_memory
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
@@ -113,6 +114,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work = job(count, network=network, batch_size=size, experiences=chosen.experiences)
     first, last = stream(work)[0], stream(work)[-1]
+    keep_memory()  # as runs long enough to matter do; these epochs are shorter
     steps = max(1, len(last.train) // size)
     best: Precision = "bf16" if has_bf16(device.type) else "fp32"
     arithmetic: list[tuple[str, Precision, bool]] = [("fp32", "fp32", False), ("best", best, True)]

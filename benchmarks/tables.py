@@ -25,10 +25,17 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    sections = [section(found) for section in (flowers_test, flowers_development, exact, cost, small, acwod, speed)]
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, distillation,
+             parity, unknown, speed)  # fmt: skip
+    sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
+    for name in ("cifar", "tiny"):
+        if f"memories-{name}" in found:
+            pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
+    if "distill" in found:
+        pages[ROOT / "docs" / "temperature.svg"] = temperature_plot(found["distill"])
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -62,6 +69,49 @@ def over(draws: Sequence[dict[str, Any]], key: str) -> str:
         return "-"
     mean, half = student_interval(values)
     return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
+
+
+def parity(found: dict[str, Any]) -> str:
+    """Every export format beside the bundle."""
+    if "parity" not in found:
+        return ""
+    rows = [
+        [name, *(f"{row[key][part]:.1e}" if part == "difference" else f"{100 * row[key][part]:.2f}"
+                 for key in ("flowers", "probe") for part in ("difference", "agreement")), f"{row['bytes'] / 2**20:.1f}"]
+        for name, row in found["parity"]["formats"].items()
+    ]  # fmt: skip
+    counts = next(iter(found["parity"]["formats"].values()))
+    head = [
+        "format", "flowers: largest difference of a probability", "same top class %", "probe: largest difference",
+        "same top class %", "MiB",
+    ]  # fmt: skip
+    return f"""## Exports beside the bundle
+
+Ten flowers grafted onto the ImageNet MobileNetV2 by GLNE; {counts["flowers"]["images"]} test flowers and
+{counts["probe"]["images"]} images of the probe, looked at through the tool that each format is for.
+
+{grid(head, rows)}
+
+{basis(found["parity"])}"""
+
+
+def unknown(found: dict[str, Any]) -> str:
+    """Area under the ROC curve of scores for images of no known class."""
+    if "unknown" not in found:
+        return ""
+    result = found["unknown"]
+    sets = list(dict.fromkeys(key for row in result["auroc"].values() for key in row))
+    rows = [[name, *(f"{100 * row[key]:.1f}" if key in row else "-" for key in sets)]
+            for name, row in result["auroc"].items()]  # fmt: skip
+    return f"""## Images of no known class
+
+Area under the ROC curve in per cent: how often a score is higher for an image of no known class than for one of a known
+class, before ten flowers are grafted onto the ImageNet MobileNetV2 and after. `predict` gives the generalised entropy,
+which was chosen on other images. No threshold is set.
+
+{grid(["score", *sets], rows)}
+
+{basis(result)}"""
 
 
 def basis(result: dict[str, Any]) -> str:
@@ -302,6 +352,142 @@ STYLE = (
     )
     + "</style>"
 )
+
+
+PARTS = {
+    "missing": "MNIST, a student that never saw a 3",
+    "temperature": "MNIST, temperatures",
+    "depth": "MNIST, thin students, deeper and deeper",
+    "cifar": "CIFAR-10",
+}
+
+
+def distillation(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/distill.py."""
+    if "distill" not in found:
+        return ""
+    result, sections = found["distill"], []
+    for part, title in PARTS.items():
+        rows = [row for row in result["rows"] if row["part"] == part]
+        if not rows:
+            continue
+        keys = ("accuracy", *(("threes before", "threes", "corrected") if part == "missing" else ()))
+        master = rows[0]["teacher"]
+        lines = [["teacher", "", f"{master['parameters']:,}", f"{master['accuracy']:.1f}", *[""] * (len(keys) - 1)]]
+        for student, method in dict.fromkeys((row["student"], row["method"]) for row in rows):
+            draws = [row for row in rows if (row["student"], row["method"]) == (student, method)]
+            lines.append([method, student, f"{draws[0]['parameters']:,}", *(over(draws, key) for key in keys)])
+        head = ["method", "student", "parameters", *keys]
+        sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
+    figure = "\n\n![Errors over the temperature](temperature.svg)"
+    return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+
+
+def temperature_plot(result: dict[str, Any]) -> str:
+    """Test errors of students over the temperature of their soft targets, means over seeds."""
+    errors: dict[str, dict[float, list[float]]] = {}
+    for row in result["rows"]:
+        if row["part"] == "temperature" and "T = " in row["method"]:
+            at = math.log2(float(row["method"].partition("T = ")[2]))
+            errors.setdefault(row["student"], {}).setdefault(at, []).append(100 - row["accuracy"])
+    series = []
+    for student, by_temperature in errors.items():
+        points = [(at, sum(values) / len(values)) for at, values in sorted(by_temperature.items())]
+        series.append((student, points, points))
+    most = max((y for _, points, _ in series for _, y in points), default=1.0)
+    x = {at: f"{2**at:.3g}" for at in sorted({at for found in errors.values() for at in found})}
+    y = {tick: f"{tick:g}" for tick in plots.ticks(0, most)}
+    return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
+
+
+def memories(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/memories.py."""
+    keys = ("old before", "old", "new", "harmonic", "best", "regret", "captured")
+    parts = []
+    for name, result in found.items():
+        if not name.startswith("memories-"):
+            continue
+        lines = []
+        for method, shots in dict.fromkeys((r["method"], r["shots"]) for r in result["rows"]):
+            draws = [r for r in result["rows"] if (r["method"], r["shots"]) == (method, shots)]
+            size = f"{draws[0]['bytes a class']:,.0f} ({draws[0]['share of real bytes']:.1f} %)"
+            lines.append([method, str(shots), size, *(over(draws, key) for key in keys), str(len(draws))])
+        added = f" New classes: {', '.join(result['classes'])}." if "classes" in result else ""
+        head = (
+            f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real"
+            f" feature.{added}\n\n![Harmonic mean over bytes]({name}.svg)\n\n"
+        )
+        parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
+    return "\n\n".join(parts)
+
+
+def memory_plot(result: dict[str, Any], shots: int = 20) -> str:
+    """Harmonic mean over the bytes kept of a class, in powers of ten; lines join the smallest memory and the largest."""
+    rows = [
+        row
+        for row in result["rows"]
+        if row["shots"] == shots and row["method"].startswith("glne") and row["bytes a class"]
+    ]
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        kind = name.removeprefix("glne, ").removeprefix("mixture: ").partition(",")[0]
+        groups.setdefault("chosen by bytes" if kind == "chosen" or kind.endswith("bytes") else kind, []).append(name)
+    series = []
+    for kind, names in groups.items():
+        points = []
+        for name in names:
+            draws = [row for row in rows if row["method"] == name]
+            mean = student_interval([row["harmonic"] for row in draws])[0]
+            points.append((math.log10(draws[0]["bytes a class"]), mean))
+        points.sort()
+        if kind != "literal objective":
+            series.append((kind, points, (points[0], points[-1])))
+    x = {float(power): f"{10**power:,}" for power in range(2, 7)}
+    values = [y for _, points, _ in series for _, y in points]
+    y = {tick: f"{tick:g}" for tick in plots.ticks(min(values), max(values))}
+    label = f"harmonic mean at {shots} photos, %"
+    return alone(plots.lines(series, "Harmonic mean over bytes", x, y, ("bytes kept of a class", label)))
+
+
+def flowers_memory(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/flowers_memory.py."""
+    if "flowers-memory" not in found:
+        return ""
+    result, lines = found["flowers-memory"], []
+    cells = result["cells"]
+    for name, shots in dict.fromkeys((c["name"], c["shots"]) for c in cells):
+        draws = [c for c in cells if (c["name"], c["shots"]) == (name, shots)]
+        first = draws[0]
+        picked = first["picked"] if name.startswith("auto") else ""
+        figures = [over(draws, key) for key in ("old", "new", "harmonic", "regret", "captured: clean")]
+        lines.append([name, picked, "yes" if first["sees old images"] else "no", str(shots), *figures,
+                      f"{first['memory bytes'] or 0:,}", over(draws, "seconds"), str(len(draws))])  # fmt: skip
+    n = result["n"]
+    head = ["method", "picked", "sees old images", "photos", "old", "new", "harmonic", "regret", "captured", "bytes kept",
+            "seconds", "draws"]  # fmt: skip
+    return (
+        f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old"
+        f" images, one of each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move"
+        f" the body had one draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
+    )
+
+
+def in_a_row(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/in_a_row.py."""
+    if "in-a-row" not in found:
+        return ""
+    result, lines = found["in-a-row"], []
+    for what, kept, step in dict.fromkeys((r["what"], r["kept"], r["step"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["what"], r["kept"], r["step"]) == (what, kept, step)]
+        lines.append(
+            [what, kept, str(step), *(over(draws, key) for key in ("old", "new", "harmonic")), f"{draws[0]['bytes']:,}"]
+        )
+    lines.sort(key=lambda line: (line[1], "all twenty" in line[0] or "four" in line[0], "once" in line[0]))
+    return (
+        f"## In a row\n\n{result['what'][0].upper()}{result['what'][1:]}. New: all classes added so far.\n\n"
+        + grid(["what", "kept of the old classes", "step", "old", "new", "harmonic", "bytes kept"], lines)
+        + f"\n\n{basis(result)}"
+    )
 
 
 def speed(found: dict[str, Any]) -> str:

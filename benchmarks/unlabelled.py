@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from record import RESULTS, data, write
 from torch import Tensor
 
-from classgraft import api
+from classgraft import api, teaching
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
 from classgraft.models.classifier import Classifier
@@ -85,7 +85,7 @@ def methods(of: str, recipe: Recipe) -> dict[str, Callable[[], SelfTrainer]]:
 
 
 def fresh(of: str, classes: tuple[str, ...], seed: int) -> Classifier:
-    start = api.start("cifar:resnet20", classes, preparation=PREPARATIONS[of], seed=seed)
+    start = teaching.start("cifar:resnet20", classes, preparation=PREPARATIONS[of], seed=seed)
     return start.model.to(device())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from classgraft.data.decode import open_rgb, square
 from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.metrics import evaluation
+from classgraft.models import hugging_face
 from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import CIFAR, Architecture, argument, load_weights, read_weights
@@ -57,7 +59,7 @@ def saved(path: Path, content: object, form: str) -> Path:
         ("cifar:resnet-20", r"no network 'cifar:resnet-20'\. Did you mean 'resnet20'\? Known: .*resnet56"),
         ("timm:mobilnetv2_100", r"timm has no network 'mobilnetv2_100'.*mobilenetv2_100"),
         ("timm:", "timm has no network ''"),
-        ("resnet18", r"'resnet18' does not say where .*timm:NAME or cifar:NAME"),
+        ("resnet18", r"'resnet18' does not say where .*timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME"),
         ("pickle:x", "'pickle:x' does not say where"),
     ],
 )
@@ -134,6 +136,41 @@ def test_the_short_side_is_what_timm_resizes_to(name: str) -> None:
     assert Architecture(f"timm:{name}").preparation().resize == resize
 
 
+def test_the_preparation_of_a_torchvision_network_is_that_of_its_weights() -> None:
+    resnet = Architecture("torchvision:resnet50")
+    assert resnet.preparation() == Preparation(224, 232)
+    assert resnet.preparation(weights=Path("resnet50-0676ba61.pth")) == Preparation(224, 256)
+    assert Architecture("torchvision:inception_v3").preparation() == Preparation(299, 342)
+
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"size": {"height": 32, "width": 32}, "image_mean": [0.4] * 3, "image_std": [0.2] * 3},
+         Preparation(32, 32, (0.4,) * 3, (0.2,) * 3)),
+        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True},
+         Preparation(224, 256, *HALF)),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, Preparation(224, 256, *HALF)),
+        ({"size": 64, "crop_size": 48, "do_center_crop": False}, Preparation(64, 64, *HALF)),
+        ({"size": 64, "do_normalize": False}, Preparation(64, 64, (0.0,) * 3, (1.0,) * 3)),
+        (None, Preparation(112, 128, *HALF)),
+    ],
+)  # fmt: skip
+def test_the_preparation_of_a_hugging_face_model(tmp_path: Path, stated: Any, expected: Preparation) -> None:
+    if stated:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
+    assert hugging_face.preparation(str(tmp_path), {"image_size": 112}) == expected
+
+
+def test_class_names_that_are_only_numbers_are_none() -> None:
+    assert hugging_face.names({"id2label": {"1": "b", "0": "a"}}) == ("a", "b")
+    assert hugging_face.names({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}) == ()
+    assert hugging_face.names({}) == ()
+
+
 # -- weight files --------------------------------------------------------------------------------------------------
 
 
@@ -142,11 +179,21 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path, form: str) -> None
     assert same(read_weights(saved(tmp_path / "w.pth", STATE, form)), STATE)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "model_state", "ema", "model_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_a_nested_dictionary_is_unwrapped_and_a_module_prefix_taken_off(tmp_path: Path, key: str, prefix: str) -> None:
     content = {"epoch": 3, key: {prefix + name: value for name, value in STATE.items()}, "best": 0.9}
     assert same(read_weights(saved(tmp_path / "w.pth", content, "zip")), STATE)
+
+
+def test_weights_are_found_however_deep_and_averages_come_second(tmp_path: Path) -> None:
+    other = {name: value + 1 for name, value in STATE.items()}
+    nested = {"ema": other, "model": {"state_dict": STATE, "step": 3}, "optimizer": {"state": {}}}
+    assert same(read_weights(saved(tmp_path / "w.th", nested, "legacy")), STATE)
+
+
+def test_a_layer_called_model_is_no_nest(tmp_path: Path) -> None:
+    assert same(read_weights(saved(tmp_path / "w.pt", {"model": STATE["fc.bias"]}, "zip")), {"model": STATE["fc.bias"]})
 
 
 def test_a_module_prefix_that_only_some_keys_have_stays(tmp_path: Path) -> None:

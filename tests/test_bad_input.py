@@ -73,7 +73,15 @@ def refused_import(*words: object, says: str, source: str = "cifar:resnet20", **
         (["extend", "base", "new", "--out", "x", "--methud", "glne"], "--methud"),
         (["predict", "base", "old", "--top", "0"], "'--top'"),
         (["predict", "base"], "'files'"),
-        (["import", "cifar:resnet20", "--out", "x"], "'--weights'"),
+        (["import", "cifar:resnet20", "--out", "x"], "The class names are missing"),
+        (
+            ["import", "cifar:resnet20", "--classes", "names.txt", "--out", "x"],
+            "The weights of cifar:resnet20 are missing",
+        ),
+        (["rename", "grown", "red"], "'NEW'"),
+        (["rename", "grown", "red", "blue"], "already has the class 'blue'"),
+        (["merge", "grown", "red", "redd"], "no class 'redd'"),
+        (["merge", "grown", "red", "blue", "--name", "green"], "already has the class 'green'"),
         (["demo", "--seed", "x"], "'--seed'"),
         (["demo", "--seed", "-1"], "'--seed'"),
         (["undo"], "'BUNDLE'"),
@@ -141,6 +149,8 @@ def test_a_class_folder_of_other_files(place: Path) -> None:
     ("photos", "says"),
     [
         ("nowhere", "'nowhere' does not exist"),
+        ("hf:nowhere/at/all", "hf:nowhere/at/all cannot be opened"),
+        ("torchvision:MNIST", "torchvision:MNIST needs the folder of its files"),
         ("names.txt", "'names.txt' is no image source"),
         ("new/cyan/0.png", "'new/cyan/0.png' is no image source"),
         ("new/cyan", "'new/cyan' holds no class"),
@@ -217,7 +227,7 @@ def test_images_of_classes_that_the_model_lacks(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--method", "glme"], "Did you mean 'glne'? Known: finetune, glne, imprint, joint, rows."),
+        (["--method", "glme"], "Did you mean 'glne'? Known: "),
         (["--method", ""], "no method ''"),
         (["--method", "plain"], "no method 'plain' to extend with"),
         (["--method", "joint"], "joint training needs the old images; give them with --old-images"),
@@ -267,7 +277,11 @@ def test_methods_and_settings_that_do_not_exist_or_fit(words: list[str], says: s
         ("timm:hf-hub:someone/net", "timm has no network 'hf-hub:someone/net'"),
         ("timm:../net", "timm has no network '../net'"),
         ("resnet18", "'resnet18' does not say where the network comes from"),
-        ("hf:google/vit", "'hf:google/vit' does not say"),
+        ("hf:", "'hf:' does not say which model"),
+        ("hf:old", "hf:old cannot be used"),
+        ("hf:/nowhere/vit", "hf:/nowhere/vit cannot be used"),
+        ("torchvision:resnet19", "torchvision has no classifier 'resnet19'. Did you mean 'resnet18'?"),
+        ("torchvision:fcn_resnet50", "torchvision has no classifier 'fcn_resnet50'"),
         ("", "'' does not say"),
     ],
 )
@@ -319,6 +333,60 @@ def test_arguments_that_timm_does_not_take(argument: str, says: str, place: Path
 
 
 @pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("depht=3", "depht=3"),
+        ("weights=DEFAULT", "'weights' is no argument of the network"),
+        ("num_classes=7", "'num_classes' is no argument of the network"),
+    ],
+)
+def test_arguments_that_torchvision_does_not_take(argument: str, says: str, place: Path) -> None:
+    refused_import("--arch-arg", argument, source="torchvision:squeezenet1_1", says=says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_type": "nothing"}, "cannot be used"),
+        ({"model_type": "bert"}, "bert, which is no image classifier"),
+        ({"auto_map": {"AutoModelForImageClassification": "code.Trap"}, "model_type": "trap"}, "cannot be used"),
+        ({"model_type": "timm_wrapper", "architecture": "resnet18"}, "import it as timm:resnet18"),
+        ({}, "cannot be used"),  # no weights
+    ],
+)
+def test_folders_of_hugging_face_that_do_not_do(change: dict[str, Any], says: str, place: Path) -> None:
+    config = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+              "intermediate_size": 8, "image_size": 16, "patch_size": 8, "id2label": {"0": "a", "1": "b"}}  # fmt: skip
+    (place / "hf").mkdir()
+    (place / "hf/config.json").write_text(json.dumps(config | change))
+    (place / "hf/code.py").write_text("import os; os.system('touch sprung')")
+    refused("import", "hf:hf", "--out", "x", says=says)
+    torch.save({"vit.embeddings.cls_token": Trap()}, place / "hf/pytorch_model.bin")
+    refused("import", "hf:hf", "--out", "x", says=says)
+    assert not (place / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(["import", "hf:x", "--out", "x"], "transformers"), (["evaluate", "base", "hf:x"], "datasets")],
+)
+def test_a_library_is_missing(words: list[str], missing: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    refused(*words, says="install it with pip install 'classgraft[hf]'")
+
+
+def test_a_model_of_hugging_face_without_its_head(place: Path) -> None:
+    import transformers
+
+    config = transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+                                    image_size=16, patch_size=8, num_labels=3)  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(place / "hf")
+    refused("import", "hf:hf", "--classes", "names.txt", "--out", "x", says="no fitting weights for 2 tensors")
+    refused("import", "hf:hf", "--out", "x", says="The class names are missing")
+    refused("import", "hf:hf", "--arch-arg", "depht=3", "--out", "x", says="'depht' is no argument of hf:hf")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("a\nb\n", "linear.bias is (3,) in the file and (2,) in the network"),
@@ -341,8 +409,10 @@ def test_missing_files(place: Path) -> None:
     refused_import(classes="old", says="old cannot be read")
     refused_import(weights="nowhere.pth", says="nowhere.pth")
     refused_import(weights="old", says="no weights file old")
-    for command in ("undo", "evaluate", "predict", "report", "remove"):
-        more = {"undo": (), "remove": ("red",)}.get(command, ("old",))
+    for command in ("undo", "evaluate", "predict", "report", "remove", "rename", "merge"):
+        more = {"undo": (), "remove": ("red",), "rename": ("red", "rot"), "merge": ("red", "blue")}.get(
+            command, ("old",)
+        )
         refused(command, "nowhere", *more, says="'nowhere' is not there")
         refused(command, "old", *more, says="'old' is no bundle")
         refused(command, "names.txt", *more, says="'names.txt'")
@@ -403,7 +473,7 @@ def test_the_trap_is_one(place: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(range(100)), b"\x02" + bytes(7) + b"{}", b"\xff" * 8])
 def test_safetensors_files_that_are_none(content: bytes, place: Path) -> None:
     (place / "odd.safetensors").write_bytes(content)
-    refused_import(weights="odd.safetensors", says="odd.safetensors" if content[:1] != b"\x02" else "missing")
+    refused_import(weights="odd.safetensors", says="odd.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -439,6 +509,8 @@ def test_places_where_no_bundle_can_be_written(out: str, place: Path) -> None:
         ["import", "cifar:resnet20", "--weights", "w.safetensors", "--classes", "names.txt", "--out", out],
         ["undo", "grown", "--out", out],
         ["remove", "grown", "red", "--out", out],
+        ["rename", "grown", "red", "rot", "--out", out],
+        ["merge", "grown", "red", "blue", "--out", out],
     ]
     for command in commands:
         refused(*command, says="n" * 300 if out[0] == "n" and out[1] == "n" else "")

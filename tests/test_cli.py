@@ -241,7 +241,9 @@ def test_methods_are_listed_each_on_a_line() -> None:
     assert [line.split()[:2] for line in lines] == [[e.verb, e.name] for e in catalogue.ENTRIES]
 
 
-@pytest.mark.parametrize("command", ["import", "extend", "evaluate", "predict", "report", "undo", "remove", "demo"])
+@pytest.mark.parametrize(
+    "command", ["import", "extend", "evaluate", "predict", "report", "undo", "remove", "rename", "merge", "demo"]
+)
 def test_every_command_says_what_it_takes(command: str) -> None:
     assert f"Usage: classgraft {command}" in done(command, "--help").out
 
@@ -278,6 +280,35 @@ def test_exit_codes_and_streams_of_a_process(place: Path) -> None:
     bad = process("undo", place / "base")
     assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
     assert "nothing to undo" in bad.stderr
+
+
+@pytest.mark.parametrize("words", [["methods"], ["evaluate", "grown", "new"], ["predict", "grown", "new"], ["--help"]])
+def test_a_reader_that_leaves_is_no_fault(words: list[str], place: Path) -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    ran = subprocess.run([sys.executable, "-m", "classgraft", *words], cwd=place, stdout=sink, stderr=subprocess.PIPE,
+                         env={**os.environ, "PYTHONPATH": str(Path(classgraft.__file__).parents[1])})  # fmt: skip
+    os.close(sink)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_renamed_and_merged_in_place(place: Path) -> None:
+    assert done("rename", place / "grown", "red", "rot").out == "the class 'red' was renamed 'rot'\n"
+    ran = done("merge", place / "grown", "cyan", "pink", "--name", "pastel")
+    assert ran.out == "the classes 'cyan' and 'pink' were made one, 'pastel'; 4 are left\n"
+    assert classgraft.load(place / "grown").classes == ("rot", "green", "blue", "pastel")
+    assert classgraft.load(place / "grown").added == ("pastel",)
+    done("undo", place / "grown")
+    done("undo", place / "grown")
+    assert classgraft.load(place / "grown").classes == (*OLD, *NEW)
+
+
+def test_images_from_several_sources_and_data_sets(place: Path) -> None:
+    table(place / "t.parquet", ["grey"], ["grey"])
+    ran = done("extend", place / "base", place / "new", place / "t.parquet", "torchvision:FakeData,size=4,num_classes=1",
+               "--out", place / "g", "--method", "imprint")  # fmt: skip
+    assert "4 classes added by imprint from 12 photos" in ran.out
+    assert classgraft.load(place / "g").added == ("cyan", "pink", "grey", "0")
 
 
 def test_a_terminal_that_knows_only_ascii(place: Path) -> None:

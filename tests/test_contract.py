@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import json
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from classgraft import catalogue
@@ -27,9 +29,10 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
+from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import latent, loop
 from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Distiller, Extender, SelfTrainer
 
 OLD, NEW, LATER = ("ant", "bee", "cow", "dog"), ("elk", "fox"), ("gnu",)
 PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -37,18 +40,23 @@ PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
 SELF_TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "self-train"]
-FROZEN = ["glne", "imprint", "rows"]
+DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill"]
+FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
 """Methods that make a new head from statistics of every class, on a frozen body."""
 ABOVE = ["acwod"]
 """Methods that move the body, but not its first layer."""
+HEAD_ALONE = {"soft-distillation"}
+"""Methods that leave the body alone and move the old rows."""
 WITHOUT_TERMS = {"imprint", *STATISTICS}
 """Methods in closed form: nothing descends."""
 
 FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
 SMALL: dict[str, dict[str, Any]] = {
     "glne": {"views": 3, "iterations": 15},
+    "soft-distillation": {"views": 3, "iterations": 15},
+    "glne-literal": {"views": 3, "iterations": 15},
     "imprint": {"views": 3},
     "rows": {"views": 3, "steps": 20},
     "finetune": FEW_EPOCHS,
@@ -61,7 +69,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "icarl": {**FEW_EPOCHS, "exemplars": 12},
     "wa": {**FEW_EPOCHS, "exemplars": 12},
     "bic": {**FEW_EPOCHS, "exemplars": 12},
-    "podnet": {**FEW_EPOCHS, "exemplars": 12, "proxies": 3},
+    "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
     "cosine": FEW_EPOCHS,
     "glico": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 30},
@@ -77,6 +85,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "vat": FEW_EPOCHS,
     "ict": FEW_EPOCHS,
     "remixmatch": FEW_EPOCHS,
+    "kd": FEW_EPOCHS,
+    "fitnets": FEW_EPOCHS,
+    "similarity": {**FEW_EPOCHS, "soft": 1.0},
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},
 }
@@ -113,9 +124,23 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "prior": 3.0,
         "samples": 5,
         "weight_decay": 0.1,
+        "hidden": 1,
+        "iterations": 5,
+        "memory": "features",
+        "covariance": "spherical",
+        "components": 2,
+        "memory_bytes": 20,
+        "seed": 1,
+    },
+    "soft-distillation": {
+        "strength": 3.0,
+        "temperature": 4.0,
+        "weight_decay": 0.1,
+        "views": 4,
         "iterations": 5,
         "seed": 1,
     },
+    "glne-literal": {"alpha": 0.2, "weight_decay": 0.1, "views": 4, "iterations": 5, "seed": 1},
     "imprint": {"views": 1, "seed": 1},
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
@@ -138,7 +163,6 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
     "bic": {"temperature": 1.0, "held_out": 0.6, **KEPT, **RECIPE},
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
-    "plain": RECIPE,
     "cosine": RECIPE,
     "glico": {**DRAWING, **RECIPE},
     "glico-transductive": {**DRAWING, **RECIPE},
@@ -209,6 +233,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "ratio": 2,
         **RECIPE,
     },
+    "plain": {"linear_probe": 0.5, **RECIPE},
+    "kd": {"share": 0.5, "temperature": 2.0, "squared": False, **RECIPE},
+    "fitnets": {
+        "layers": "last_norm=last_norm",
+        "hinting": 0.7,
+        "soft": 2.0,
+        "last_soft": 0.5,
+        "temperature": 1.0,
+        **RECIPE,
+    },
+    "similarity": {"strength": 10.0, "layers": ("norm=norm",), "soft": 0.5, "temperature": 2.0, **RECIPE},
     "ncm": {"metric": "euclidean"},
     "slda": {"shrinkage": 1e-2},
     "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
@@ -216,6 +251,10 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "knn": {"neighbours": 4, "temperature": 0.5},
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {
+    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
+}
+"""Settings beside which a field has its effect, where the small ones leave it none."""
 
 
 class Residual(nn.Module):
@@ -249,11 +288,11 @@ class Body(nn.Module):
 
     num_features = 6
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 6) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(6)
-        self.second = nn.Conv2d(6, self.num_features, 3, bias=False)
+        self.first = nn.Conv2d(3, width, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, self.num_features, 3, bias=False)
         self.last_norm = nn.BatchNorm2d(self.num_features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -313,7 +352,7 @@ def trained() -> Classifier:
     return copy.deepcopy(_trained())
 
 
-def student(outputs: int = 4) -> Classifier:
+def larger(outputs: int = 4) -> Classifier:
     """Another network for the old classes, untrained."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -326,11 +365,30 @@ def unlabelled(count: int = 6, seed: int = 3) -> Images:
     return replace(images, labels=0 * images.labels, classes=("",))
 
 
+def student(classes: tuple[str, ...] = OLD) -> Classifier:
+    """A thinner network of the same classes, not trained yet."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Classifier(Body(4), Head([nn.Linear(Body.num_features, len(classes))]), classes).eval()
+
+
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
-    verbs = {"extend": catalogue.extender, "train": catalogue.trainer, "self-train": catalogue.selftrainer}
+    verbs = {
+        "extend": catalogue.extender,
+        "train": catalogue.trainer,
+        "self-train": catalogue.selftrainer,
+        "distill": catalogue.distiller,
+    }
     make = next(verbs[entry.verb] for entry in catalogue.ENTRIES if entry.name == name)
     return make(name, {**SMALL.get(name, {}), **settings})
+
+
+def learnt(method: Any, model: Classifier, images: Images) -> Classifier:
+    """What a trainer makes of a model, or a distiller or a self-trainer of a student whose teacher it is."""
+    if isinstance(method, SelfTrainer):
+        return method.train(model, larger().to(model.device).train(model.training), images, unlabelled())
+    return method.distill(model, student(), images) if isinstance(method, Distiller) else method.train(model, images)
 
 
 def remembered(method: Extender, model: Classifier, seen: Task, memory: object | None = None) -> object | None:
@@ -344,10 +402,8 @@ def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
     random.seed(state)
     np.random.seed(state)  # noqa: NPY002
     method = made(name, **settings)
-    if name in TRAINERS:
-        return method.train(trained(), photos(OLD))
-    if name in SELF_TRAINERS:
-        return method.train(trained(), student(), photos(OLD), unlabelled())
+    if name not in EXTENDERS:
+        return learnt(method, trained(), photos(OLD))
     memory = remembered(method, trained(), task(OLD, 6))
     grown = method.extend(trained(), memory, task(NEW, 4))
     if memory is None:
@@ -391,7 +447,7 @@ def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
 
 extenders = pytest.mark.parametrize("name", EXTENDERS)
 selftrainers = pytest.mark.parametrize("name", SELF_TRAINERS)
-methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + SELF_TRAINERS)
+methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + SELF_TRAINERS + DISTILLERS)
 
 
 # -- 1. what the caller gave ----------------------------------------------------------------------------------------
@@ -423,7 +479,7 @@ def test_training_changes_nothing_that_was_given(name: str) -> None:
 @selftrainers
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_self_training_changes_nothing_that_was_given(name: str, training: bool) -> None:
-    given = (trained().train(training), student().train(training), photos(OLD), unlabelled())
+    given = (trained().train(training), larger().train(training), photos(OLD), unlabelled())
     before = bits(given)
     found = made(name).train(*given)
     assert bits(given) == before
@@ -443,7 +499,7 @@ def test_the_model_may_be_its_own_student(name: str) -> None:
 def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str) -> None:
     images = unlabelled()
     other = replace(images, labels=torch.arange(len(images)) % 3, classes=("x", "y", "z"))
-    found = [weights(made(name).train(trained(), student(), photos(OLD), each)) for each in (images, other)]
+    found = [weights(made(name).train(trained(), larger(), photos(OLD), each)) for each in (images, other)]
     assert found[0] == found[1]
 
 
@@ -451,15 +507,50 @@ def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str)
 @pytest.mark.parametrize(("count", "free"), [(1, 6), (5, 1), (1, 1)])
 def test_self_training_works_from_few_images(name: str, count: int, free: int) -> None:
     one = unlabelled(free).subset(torch.arange(1)) if free == 1 else unlabelled(free)
-    assert sound(made(name).train(trained(), student(), photos(OLD, count), one), OLD)
+    assert sound(made(name).train(trained(), larger(), photos(OLD, count), one), OLD)
 
 
 @selftrainers
 def test_labels_of_self_training_count_in_the_order_of_the_images_own_classes(name: str) -> None:
     images = photos(OLD)
     turned = replace(images, labels=3 - images.labels, classes=OLD[::-1])
-    found = [weights(made(name).train(trained(), student(), each, unlabelled())) for each in (images, turned)]
+    found = [weights(made(name).train(trained(), larger(), each, unlabelled())) for each in (images, turned)]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_distilling_changes_nothing_that_was_given(name: str, training: bool) -> None:
+    teacher, pupil, images = trained().train(training), student().train(training), photos(OLD)
+    before = bits((teacher, pupil, images))
+    found = made(name).distill(teacher, pupil, images)
+    assert bits((teacher, pupil, images)) == before
+    with torch.no_grad():
+        for tensor in found.state_dict().values():
+            tensor.zero_()
+    assert bits((teacher, pupil, images)) == before
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("given", [OLD, OLD[:2], ("cow", "ant", "yak"), ()], ids=["all", "some", "others too", "none"])
+def test_a_student_learns_all_classes_from_images_of_some_or_without_labels(
+    name: str, count: int, given: tuple[str, ...]
+) -> None:
+    images = photos(given or OLD, count)
+    images = images if given else replace(images, labels=0 * images.labels, classes=())
+    found = made(name).distill(trained(), student(), images)
+    assert sound(found, OLD)
+    moved = [bits(p) != bits(q) for p, q in zip(found.parameters(), student().parameters(), strict=True)]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_a_student_of_other_classes_or_images_of_none_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="4 classes are not the teacher's 4; give it the same names"):
+        made(name).distill(trained(), student(OLD[::-1]), photos(OLD))
+    with pytest.raises(InputError, match="no image to distill with"):
+        made(name).distill(trained(), student(), photos(NEW))
 
 
 @extenders
@@ -574,7 +665,7 @@ def strengths(terms: Mapping[str, Tensor], learnable: list[Tensor]) -> dict[str,
     return found
 
 
-def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] | None = None) -> dict[str, float]:
     """Every term that a run of the method descends, with its strongest gradient at any step."""
     seen: dict[str, float] = {}
     entry = next(e for e in catalogue.ENTRIES if e.name == name)
@@ -592,10 +683,10 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
         return loop.fit(trainee, noting, *given, **options)
 
-    def spying_solve(terms: Callable[[Tensor, Tensor], Any], *given: Any, **options: Any) -> Any:
-        def noting(weight: Tensor, bias: Tensor) -> Any:
-            found = terms(weight, bias)
-            note(found, [weight, bias])
+    def spying_solve(terms: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        def noting(*learnable: Tensor) -> Any:
+            found = terms(*learnable)
+            note(found, list(learnable))
             return found
 
         return solve(noting, *given, **options)
@@ -616,12 +707,14 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             monkeypatch.setattr(place, "descend", spying_descend)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
-    outcome(name)
+    (run or (lambda: outcome(name)))()
     return seen
 
 
 TERMS = {
     "glne": {"new", "base", "decay"},
+    "soft-distillation": {"new", "base", "old", "decay"},
+    "glne-literal": {"distillation", "base", "decay"},
     "rows": {"new", "decay"},
     "finetune": {"new"},
     "lwf": {"new", "old"},
@@ -649,10 +742,23 @@ TERMS = {
     "vat": {"labelled", "unlabelled", "entropy"},
     "ict": {"labelled", "unlabelled"},
     "remixmatch": {"labelled", "unlabelled", "unmixed", "rotation"},
+    "kd": {"hard", "soft"},
+    "fitnets": {"hint", "class", "soft"},
+    "similarity": {"class", "similarity", "soft"},
 }
 
 
-@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS + SELF_TRAINERS if n not in WITHOUT_TERMS])
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_without_labels_every_term_that_is_left_has_a_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(photos(OLD), labels=torch.zeros(20, dtype=torch.int64), classes=())
+    seen = spied(name, monkeypatch, lambda: learnt(made(name), trained(), without))
+    assert not [term for term, strength in seen.items() if strength == 0]
+    assert seen.keys() == TERMS[name] - ({"hard", "class"} if name != "similarity" else set())
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in EXTENDERS + TRAINERS + SELF_TRAINERS + DISTILLERS if n not in WITHOUT_TERMS]
+)
 def test_every_named_term_has_a_gradient_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spied(name, monkeypatch)
     assert seen, "no term was seen: the method neither calls fit nor solve"
@@ -682,8 +788,8 @@ def test_every_field_has_an_alternative_to_be_tested_with(name: str) -> None:
 
 
 @cache
-def _usual(name: str) -> object:
-    return weights(outcome(name))
+def _usual(name: str, beside: tuple[tuple[str, Any], ...]) -> object:
+    return weights(outcome(name, **dict(beside)))
 
 
 @pytest.mark.parametrize(
@@ -691,9 +797,10 @@ def _usual(name: str) -> object:
 )
 def test_no_knob_is_dead(name: str, field: str) -> None:
     method, own = made(name), field.removeprefix("recipe.")
+    beside = BESIDE.get(name, {}).get(field, {})
     value = ALTERNATIVES[name][field]
     assert getattr(method.recipe if field.startswith("recipe.") else method, own) != value, "that is no alternative"
-    assert weights(outcome(name, **{own: value})) != _usual(name)
+    assert weights(outcome(name, **beside, **{own: value})) != _usual(name, tuple(beside.items()))
 
 
 # -- 5. seeds -------------------------------------------------------------------------------------------------------
@@ -711,10 +818,8 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
 
     method, model, old, new = made(name), trained(), task(OLD), task(NEW)
     before = states()
-    if name in TRAINERS:
-        method.train(model, old.train)
-    elif name in SELF_TRAINERS:
-        method.train(model, student(), old.train, unlabelled())
+    if name not in EXTENDERS:
+        learnt(method, model, old.train)
     else:
         method.extend(model, method.remember(model, old, None), new)
     assert states() == before
@@ -761,13 +866,36 @@ def test_memory_is_a_frozen_dataclass_and_holds_no_training_image_unless_it_says
     memory = remembered(method, model, task(OLD))
     later = remembered(method, method.extend(model, memory, task(NEW)), task(NEW), memory)
     for kept in (memory, later):
-        assert (kept is None) == (keeps == "nothing")
+        assert (kept is None) == (keeps == "nothing") == (method.memory_type is None)
         if kept is not None:
             assert dataclasses.is_dataclass(kept)
             assert kept.__dataclass_params__.frozen  # type: ignore[attr-defined]
             assert holds_an_image(kept, photos(OLD)) == (keeps == "images")
     if keeps == "images":
         assert holds_an_image(later, photos(NEW))
+
+
+@extenders
+def test_memory_survives_saving_and_extends_to_the_same_bits(name: str) -> None:
+    method, model = made(name), trained()
+    memory = remembered(method, model, task(OLD))
+    if memory is None:
+        return
+    kept = packed(memory)
+    assert method.memory_type is not None
+    again = unpacked(method.memory_type, Packed(json.loads(json.dumps(kept.plain)), load(save(dict(kept.tensors)))))
+    assert bits(again) == bits(memory)
+    assert weights(method.extend(model, again, task(NEW))) == weights(method.extend(model, memory, task(NEW)))
+
+
+@extenders
+def test_a_removed_class_leaves_the_memory_and_the_method_goes_on(name: str) -> None:
+    method, model = made(name), trained()
+    memory = without(remembered(method, model, task(OLD)), ["bee"])
+    assert "bee" not in set(words(memory))
+    assert not holds_an_image(memory, photos(("bee",)))
+    left = tuple(kept for kept in OLD if kept != "bee")
+    assert sound(method.extend(model.without(["bee"]), memory, task(NEW)), left + NEW)
 
 
 @pytest.mark.parametrize("form", ["pixels", "fractions", "input", "one among numbers"])
@@ -817,10 +945,8 @@ def test_the_old_logits_keep_their_bits_through_two_extensions(name: str, batch:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, training: bool) -> None:
     method, model = made(name), trained().train(training)
-    if name in TRAINERS:
-        found = method.train(model, photos(OLD))
-    elif name in SELF_TRAINERS:
-        found = method.train(model, student().to(model.device).train(training), photos(OLD), unlabelled())
+    if name not in EXTENDERS:
+        found = learnt(method, model, photos(OLD))
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert not [key for key, part in found.named_modules() if part.training]
@@ -832,10 +958,8 @@ def test_the_model_ends_finite_on_its_device_and_in_evaluation_mode(name: str, t
 @methods
 def test_a_model_on_a_gpu_stays_there(name: str) -> None:
     method, model = made(name), trained().cuda()
-    if name in TRAINERS:
-        found = method.train(model, photos(OLD))
-    elif name in SELF_TRAINERS:
-        found = method.train(model, student().to(model.device), photos(OLD), unlabelled())
+    if name not in EXTENDERS:
+        found = learnt(method, model, photos(OLD))
     else:
         found = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     assert {tensor.device.type for tensor in found.state_dict().values()} == {"cuda"}
@@ -872,8 +996,9 @@ def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(na
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     first, before = ([p for p in each.body.parameters() if p.ndim == 4] for each in (grown, model))
-    assert torch.equal(first[0], before[0]) == (name in FROZEN + STATISTICS + ABOVE)
-    assert torch.equal(first[1], before[1]) == (name in FROZEN + STATISTICS)
+    still = [*FROZEN, *STATISTICS, *HEAD_ALONE]
+    assert torch.equal(first[0], before[0]) == (name in still + ABOVE)
+    assert torch.equal(first[1], before[1]) == (name in still)
 
 
 def test_the_pictures_of_this_page_can_be_told_apart() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classgraft.losses.distillation import distillation, sigmoid_cross_entropy
+from classgraft.losses.distillation import distillation, hint_distance, sigmoid_cross_entropy, similarity_distance
 from classgraft.losses.podnet import neighbourhood, pooled, pooled_distance, turned
 
 
@@ -58,6 +58,96 @@ def test_the_gradient_of_distillation_is_the_difference_of_probabilities_over_th
     student, teacher = drawn(5, 4).requires_grad_(), drawn(5, 4, seed=1)
     (gradient,) = torch.autograd.grad(distillation(student, teacher, 2.0), student)
     torch.testing.assert_close(gradient, ((student / 2).softmax(1) - (teacher / 2).softmax(1)).detach() / 2 / 5)
+
+
+def test_at_a_high_temperature_the_squared_form_matches_logits() -> None:
+    """Hinton, section 2.1: with logits of mean 0 its gradient goes towards (z - v) / K."""
+    student, teacher = (z - z.mean(1, keepdim=True) for z in (drawn(5, 4), drawn(5, 4, seed=1)))
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(distillation(student, teacher, 1e3, squared=True), student)
+    torch.testing.assert_close(gradient, ((student - teacher) / 4 / 5).detach(), rtol=1e-2, atol=1e-4)
+
+
+def test_the_squared_form_s_gradient_keeps_its_size_and_the_other_s_does_not() -> None:
+    student, teacher = (6 * drawn(200, 10)).requires_grad_(), 6 * drawn(200, 10, seed=1)
+    sizes = {}
+    for squared in (True, False):
+        for temperature in (1.0, 2.0, 5.0, 10.0, 20.0):
+            loss = distillation(student, teacher, temperature, squared)
+            sizes[squared, temperature] = float(torch.autograd.grad(loss, student)[0].norm())
+    kept = [size for (squared, _), size in sizes.items() if squared]
+    assert max(kept) < 5 * min(kept)
+    assert sizes[False, 1.0] > 50 * sizes[False, 20.0]
+
+
+# -- hints ----------------------------------------------------------------------------------------------------------
+
+
+def test_hint_distance_worked_by_hand() -> None:
+    # two positions of two channels: (3, 4) apart and (0, 2) apart: halves of 25 and 4, mean 7.25; a second image agrees
+    hint = torch.zeros(2, 2, 1, 2)
+    guided = hint.clone()
+    guided[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    guided[0, 1, 0, 1] = 2.0
+    assert float(hint_distance(guided, hint)) == pytest.approx((12.5 + 2) / 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 2, 4)])
+def test_hint_distance_equals_a_slow_sum(shape: tuple[int, ...]) -> None:
+    guided, hint = drawn(*shape), drawn(*shape, seed=1)
+    total, places = 0.0, 0
+    for a, b in zip(guided.flatten(2).movedim(1, -1).reshape(-1, 5) if len(shape) > 2 else guided,
+                    hint.flatten(2).movedim(1, -1).reshape(-1, 5) if len(shape) > 2 else hint, strict=True):  # fmt: skip
+        total += sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True)) / 2
+        places += 1
+    assert float(hint_distance(guided, hint)) == pytest.approx(total / places, rel=1e-12)
+
+
+def test_hint_distance_hangs_on_neither_the_batch_nor_the_positions() -> None:
+    guided, hint = drawn(2, 3, 4, 4), drawn(2, 3, 4, 4, seed=1)
+    once = hint_distance(guided, hint)
+    torch.testing.assert_close(hint_distance(guided.repeat(2, 1, 3, 1), hint.repeat(2, 1, 3, 1)), once)
+    torch.testing.assert_close(hint_distance(guided.repeat(1, 2, 1, 1), hint.repeat(1, 2, 1, 1)), 2 * once)
+
+
+# -- similarities ---------------------------------------------------------------------------------------------------
+
+
+def test_similarity_distance_worked_by_hand() -> None:
+    # the teacher's rows stand at right angles: G is the identity. The student's are one and the same: every entry of
+    # G is 1/sqrt 2. Differences: 1 - 1/sqrt 2 twice, 1/sqrt 2 twice
+    teacher, student = torch.eye(2), torch.ones(2, 7)
+    expected = ((1 - math.sqrt(0.5)) ** 2 + 0.5) / 2
+    assert float(similarity_distance(student, teacher)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_similarity_distance_equals_loops_over_pairs() -> None:
+    student, teacher = drawn(4, 2, 3, 3), drawn(4, 5, seed=1)
+
+    def matrix(rows: list[list[float]]) -> list[list[float]]:
+        found = [[sum(a * b for a, b in zip(one, other, strict=True)) for other in rows] for one in rows]
+        return [[value / math.sqrt(sum(v * v for v in row)) for value in row] for row in found]
+
+    own, wanted = matrix(student.flatten(1).tolist()), matrix(teacher.tolist())
+    total = sum((own[i][j] - wanted[i][j]) ** 2 for i in range(4) for j in range(4))
+    assert float(similarity_distance(student, teacher)) == pytest.approx(total / 16, rel=1e-10)
+
+
+def test_turned_or_scaled_activations_are_as_similar_as_before() -> None:
+    student, teacher = drawn(6, 5), drawn(6, 8, seed=1)
+    turn = torch.linalg.qr(drawn(5, 5, seed=2))[0]
+    once = similarity_distance(student, teacher)
+    torch.testing.assert_close(similarity_distance(3 * student @ turn, 0.1 * teacher), once)
+    assert float(similarity_distance(student @ turn, student)) < 1e-25
+    assert float(once) > 1e-3
+
+
+def test_activations_that_are_all_zero_have_a_finite_gradient() -> None:
+    student = torch.zeros(3, 4, requires_grad=True)
+    loss = similarity_distance(student, drawn(3, 2).float())
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
 
 
 # -- sigmoid cross-entropy ------------------------------------------------------------------------------------------
@@ -185,10 +275,13 @@ def test_a_number_added_to_all_logits_changes_no_neighbourhood() -> None:
         (lambda x, t: sigmoid_cross_entropy(x, t.sigmoid()), (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: pooled_distance([x], [t]), (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: pooled_distance([pooled(x)], [pooled(t)]), (drawn(2, 2, 3, 3), drawn(2, 2, 3, 3, seed=1))),
+        (lambda x, t: distillation(x, t, 2.0, squared=True), (drawn(3, 4), drawn(3, 4, seed=1))),
+        (hint_distance, (drawn(2, 3, 2, 2), drawn(2, 3, 2, 2, seed=1))),
+        (similarity_distance, (drawn(4, 2, 2), drawn(4, 3, seed=1))),
         (turned, (drawn(3, 4), drawn(3, 4, seed=1))),
         (lambda x, t: neighbourhood(x, torch.arange(3), t.square()), (drawn(3, 4), drawn(1))),
     ],
-    ids=["soft", "sigmoid", "distance", "pooled", "turned", "neighbourhood"],
+    ids=["soft", "sigmoid", "distance", "pooled", "squared", "hint", "similarity", "turned", "neighbourhood"],
 )
 def test_gradcheck(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
     assert torch.autograd.gradcheck(loss, [part.clone().requires_grad_() for part in inputs])

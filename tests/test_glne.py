@@ -14,12 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from classgraft.data.images import Images, Task
 from classgraft.extenders import glne
-from classgraft.extenders.glne import GLNE, OldClasses, fitted_line, new_features, noise, solve
+from classgraft.extenders.glne import GLNE
 from classgraft.extenders.imprint import Imprint
 from classgraft.extenders.rows import Rows
 from classgraft.metrics import Evaluation, evaluation
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
+from classgraft.training import unseen
+from classgraft.training.solve import solve
+from classgraft.training.unseen import OldClasses, fitted_line, noise
+from classgraft.training.views import new_features
 from classgraft.verbs import Extender
 
 D = 48
@@ -202,7 +206,7 @@ def test_the_classifier_is_as_sure_of_generated_features_as_stated(confidence: f
 def test_what_the_class_means_scatter_is_taken_from_the_scatter_within(monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos of all classes together scatter by aI + cG; the means of the classes account for push^2 G of that."""
     here = world(0)
-    monkeypatch.setattr(glne, "fitted_line", lambda squares, values: (0.5, 30.0))
+    monkeypatch.setattr(unseen, "fitted_line", lambda squares, values: (0.5, 30.0))
     found = OldClasses.of(here.model, here.draw(range(OLD, OLD + 3), 1, 4)[0], 0.8)
     assert 0 < found.push**2 < 30
     rows = here.model.head.weight - here.model.head.weight.mean(0)

@@ -92,8 +92,7 @@ def test_lwf_keeps_the_old_head_where_finetuning_loses_it() -> None:
         method = LwF(softmax="heads", strength=strength, recipe=fast)
         grown = method.extend(trained(), None, Task(NEW, train.of(NEW)))
         found[strength] = right(grown, test.of(OLD), OLD), right(grown, test.of(NEW), NEW)
-    print(found)
-    assert found[1.0][0] > found[0.0][0] + 0.03
+    assert found[1.0][0] > found[0.0][0] + 0.1
     assert found[10.0][0] >= found[1.0][0] - 0.02
     assert min(new for _, new in found.values()) > 0.9
 

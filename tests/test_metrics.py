@@ -12,10 +12,12 @@ from torch import Tensor
 from classgraft.metrics import (
     Curve,
     Evaluation,
+    Incremental,
     calibration_error,
     curve,
     evaluation,
     harmonic,
+    paired,
     student_interval,
     wilson_interval,
 )
@@ -254,3 +256,78 @@ def test_both_ends_of_the_wilson_interval_solve_its_equation() -> None:
     share = 30 / 80
     for end in wilson_interval(30, 80, confidence=0.9):
         assert (share - end) ** 2 == pytest.approx(1.6448536**2 * end * (1 - end) / 80)
+
+
+# -- streams -------------------------------------------------------------------------------------------------------
+
+# steps of 4, 2 and 2 test images: what PyCIL's grouping by tens cannot count
+RIGHT = torch.tensor([[4, -1, -1], [2, 2, -1], [1, 1, 2]])
+IMAGES = torch.tensor([4, 2, 2])
+
+
+def streamed() -> Incremental:
+    return Incremental(RIGHT, IMAGES)
+
+
+def test_a_stream_is_grouped_by_its_own_steps() -> None:
+    found = streamed()
+    assert found.accuracy[2].tolist() == [0.25, 0.5, 1.0]
+    assert found.accuracy[0].isnan().tolist() == [False, True, True]
+    assert found.seen.tolist() == pytest.approx([1.0, 4 / 6, 4 / 8])
+    assert found.average == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert found.last == 0.5
+    assert found.old == pytest.approx(2 / 6)
+    assert found.new == 1.0
+
+
+def test_forgetting_is_the_best_before_less_the_end() -> None:
+    assert streamed().forgetting == pytest.approx(((1 - 0.25) + (1 - 0.5)) / 2)
+    # the first step was at its best after the second, not when it was learnt
+    later = Incremental(torch.tensor([[1, -1, -1], [3, 2, -1], [2, 2, 1]]), IMAGES)
+    assert later.forgetting == pytest.approx(((3 - 2) / 4 + 0) / 2)
+    assert later.backward_transfer == pytest.approx(((2 - 1) / 4 + 0) / 2)
+    # what it had after the last step does not count as before
+    gained = Incremental(torch.tensor([[1, -1], [3, 2]]), IMAGES[:2])
+    assert gained.forgetting == pytest.approx(-0.5)
+
+
+def test_transfers_by_hand() -> None:
+    assert streamed().backward_transfer == pytest.approx((-0.75 - 0.5) / 2)
+    assert streamed().forward_transfer(0.1) is None
+    known = Incremental(torch.tensor([[4, 1, -1], [2, 2, 1], [1, 1, 2]]), IMAGES)
+    assert known.forward_transfer(0.25) == pytest.approx((0.25 + 0.25) / 2)
+    assert known.average == streamed().average, "what is not learnt yet does not count as seen"
+    assert known.forgetting == streamed().forgetting
+
+
+def test_a_single_step_forgets_nothing_that_can_be_measured() -> None:
+    only = Incremental(torch.tensor([[3]]), torch.tensor([4]))
+    assert (only.average, only.last, only.new) == (0.75, 0.75, 0.75)
+    assert only.forgetting is only.backward_transfer is only.old is only.forward_transfer(0.1) is None
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (50, 10, 10), (1, 2, 3, 4), (20,) * 5])
+def test_stream_metrics_equal_their_slow_reference(sizes: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(len(sizes))
+    count = len(sizes)
+    right = torch.tensor([[int(torch.randint(n + 1, (), generator=generator)) for n in sizes] for _ in sizes])
+    found = Incremental(torch.where(torch.ones(count, count).tril().bool(), right, -1), torch.tensor(sizes))
+    a = [[int(right[t, j]) / sizes[j] for j in range(count)] for t in range(count)]
+    seen = [sum(int(right[t, j]) for j in range(t + 1)) / sum(sizes[: t + 1]) for t in range(count)]
+    lost = [max(a[t][j] for t in range(j, count - 1)) - a[-1][j] for j in range(count - 1)]
+    assert found.average == pytest.approx(sum(seen) / count)
+    assert found.forgetting == pytest.approx(sum(lost) / len(lost))
+    assert found.backward_transfer == pytest.approx(sum(a[-1][j] - a[j][j] for j in range(count - 1)) / (count - 1))
+
+
+def test_methods_are_compared_pair_by_pair() -> None:
+    found = paired([0.5, 0.6, 0.7], [0.4, 0.45, 0.5])  # differences 0.1, 0.15, 0.2: deviation 0.05
+    assert found.difference == pytest.approx(0.15)
+    assert found.half_width == pytest.approx(4.302653 * 0.05 / math.sqrt(3), rel=1e-6)
+    from scipy.stats import ttest_rel
+
+    assert found.probability == pytest.approx(float(ttest_rel([0.5, 0.6, 0.7], [0.4, 0.45, 0.5]).pvalue))
+    assert paired([0.5, 0.6], [0.5, 0.6]).probability == 1.0
+    assert math.isnan(paired([0.5], [0.4]).probability)
+    with pytest.raises(ValueError, match="zip"):
+        paired([0.5], [0.4, 0.3])

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from outside import Tiny
 from small import CLASSES, classifier, images
+from test_bundle import extended as extended_bundle
+from test_bundle import logits, same, squares, tiny
 from torch import Tensor, nn
 
+import classgraft
 from classgraft import catalogue
 from classgraft.data.images import Images, Task
 from classgraft.data.sources import load, open_source
@@ -30,7 +34,7 @@ from classgraft.models.classifier import Classifier, Head, folded
 from classgraft.models.cut import cut
 from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.models.preparation import Preparation
-from classgraft.models.proxies import Proxies, by_proxies, proxies_of
+from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training import loop
 from classgraft.training.answers import answers
@@ -182,13 +186,15 @@ def test_icarl_s_term_on_old_answers_has_no_gradient_at_the_old_weights(monkeypa
     assert caught[1]["old"] < 1e-6
 
 
-def test_a_nearest_mean_classifier_holds_its_trained_head_while_names_fit() -> None:
+def test_a_nearest_mean_classifier_holds_its_trained_rows_while_they_fit() -> None:
     model = classifier()
     answering = nearest_mean(model, torch.eye(3, 8))
     assert torch.equal(trainable(answering).head.weight, model.head.weight)
     removed = answering.without(("bee",))
     assert torch.equal(trainable(removed).head.weight, 2 * torch.eye(3, 8)[[0, 2]])
     assert trainable(removed).classes == ("ant", "cow")
+    regrown = removed.grown(("dog",))  # as many rows as before, but not of the same classes
+    assert torch.equal(trainable(regrown).head.weight, regrown.head.weight)
     assert trainable(model) is model
 
 
@@ -269,26 +275,26 @@ def test_the_correction_is_at_its_minimum_and_folded_into_the_new_rows(monkeypat
 
 def test_local_similarities_equal_a_slow_loop() -> None:
     generator = torch.Generator().manual_seed(0)
-    proxies = Proxies(nn.Identity(), torch.randn(3, 4, 5, generator=generator), 2.5)
+    proxies = with_proxies(nn.Identity(), torch.randn(3, 4, 5, generator=generator), 2.5)
     features = torch.randn(6, 5, generator=generator)
     found = proxies.logits(features)
     for b in range(6):
         for k in range(3):
             cosines = [float(F.cosine_similarity(features[b], proxy, dim=0)) for proxy in proxies.proxies[k].detach()]
             parts = torch.tensor(cosines).exp()
-            expected = 2.5 * sum(float(p / parts.sum()) * c for p, c in zip(parts, cosines, strict=True))
-            assert float(found[b, k]) == pytest.approx(expected, abs=1e-5)
+            expected: float = 2.5 * sum(float(p / parts.sum()) * c for p, c in zip(parts, cosines, strict=True))
+            assert float(found[b, k].detach()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_proxy_a_class_is_a_cosine_classifier_and_its_length_does_not_matter() -> None:
     proxies, features = torch.randn(3, 1, 5), torch.randn(6, 5)
-    found = Proxies(nn.Identity(), proxies, 2.0).logits(features)
+    found = with_proxies(nn.Identity(), proxies, 2.0).logits(features)
     torch.testing.assert_close(found, 2 * F.normalize(features, dim=1) @ F.normalize(proxies[:, 0], dim=1).T)
-    torch.testing.assert_close(Proxies(nn.Identity(), 3 * proxies, 2.0).logits(2 * features), found)
+    torch.testing.assert_close(with_proxies(nn.Identity(), 3 * proxies, 2.0).logits(2 * features), found)
 
 
 def test_a_classifier_by_proxies_passes_their_logits_on_until_its_head_is_changed() -> None:
-    body = Proxies(classifier().body, torch.randn(3, 2, 8), 3.0).eval()
+    body = with_proxies(classifier().body, torch.randn(3, 2, 8), 3.0).eval()
     model = by_proxies(body, CLASSES)
     assert torch.equal(model(inputs()), body(inputs()))
     assert proxies_of(model) is body
@@ -425,52 +431,93 @@ def taken_for_new(model: Classifier, garments: tuple[Images, Images]) -> float:
     return float((answers(model, garments[1].of(model.classes)).argmax(1) >= 5).float().mean())
 
 
+def taught(method: Any, garments: tuple[Images, Images]) -> Classifier:
+    """The first five classes, by the method itself."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return method.extend(Classifier(Small(), Head(), ()), None, part(garments[0], FIRST))  # type: ignore[no-any-return]
+
+
 def test_exemplars_hold_on_to_old_classes_and_fine_tuning_does_not(
     base: Classifier, garments: tuple[Images, Images]
 ) -> None:
-    old, new = accuracy(second(Replay(exemplars=50, recipe=LEARN), base, garments), garments)
-    forgets, _ = accuracy(second(Finetune(statistics=True, recipe=LEARN), base, garments), garments)
+    old, new = accuracy(second(Replay(exemplars=100, recipe=LEARN), base, garments), garments)
     few, _ = accuracy(second(Replay(exemplars=5, recipe=LEARN), base, garments), garments)
-    assert forgets < 0.1
-    assert old > few > forgets
-    assert old > 0.35
-    assert new > 0.7
+    forgets, _ = accuracy(second(Finetune(statistics=True, recipe=LEARN), base, garments), garments)
+    assert max(forgets, few) < 0.1
+    assert old > 0.25
+    assert new > 0.6
 
 
-def test_icarl_s_nearest_means_are_less_biased_than_the_head_that_trained_it(
-    base: Classifier, garments: tuple[Images, Images]
+def test_icarl_s_nearest_means_answer_better_than_the_head_that_trained_it(garments: tuple[Images, Images]) -> None:
+    method = ICaRL(exemplars=50, recipe=LEARN)
+    grown = second(method, taught(method, garments), garments)
+    old, new = accuracy(grown, garments)
+    assert min(old, new) > 0.5
+    assert old + new > sum(accuracy(trainable(grown), garments)) + 0.05
+
+
+def test_aligned_rows_take_away_a_bias_towards_new_classes(
+    garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grown = second(ICaRL(exemplars=50, recipe=LEARN), base, garments)
-    head = trainable(grown)
-    assert abs(taken_for_new(grown, garments) - 0.5) < abs(taken_for_new(head, garments) - 0.5)
-    assert sum(accuracy(grown, garments)) > sum(accuracy(head, garments))
+    """And holding rows non-negative is what ties their length to the logits (the paper's table on clipping)."""
+    method = WeightAligning(exemplars=50, recipe=LEARN)
+    free = replace(method, clip=False)
+    start, free_start = taught(method, garments), taught(free, garments)
+    aligned, unclipped = second(method, start, garments), second(free, free_start, garments)
+    monkeypatch.setattr(wa, "align", lambda old, new: None)
+    control = second(method, start, garments)
+    lengths = control.head.weight.norm(dim=1)
+    assert lengths[5:].mean() > 1.1 * lengths[:5].mean()
+    assert not aligned.head.bias.any()
+    assert taken_for_new(aligned, garments) < taken_for_new(control, garments) - 0.05
+    assert accuracy(aligned, garments)[0] > accuracy(control, garments)[0] + 0.1
+    assert accuracy(aligned, garments)[0] > accuracy(unclipped, garments)[0]
 
 
-@pytest.mark.parametrize("name", ["wa", "bic"])
-def test_the_correction_takes_away_a_bias_towards_new_classes(
-    name: str, base: Classifier, garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
+def test_two_numbers_take_away_a_bias_towards_new_classes(
+    base: Classifier, garments: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = replace(catalogue.extender(name), exemplars=50, recipe=LEARN)  # type: ignore[type-var]
+    method = BiasCorrection(exemplars=50, recipe=LEARN)
     corrected = second(method, base, garments)
-    if name == "wa":
-        monkeypatch.setattr(wa, "align", lambda old, new: None)
-    else:
-        monkeypatch.setattr(bic, "solve", lambda *given: (torch.zeros(1, 1), torch.zeros(1)))
+    monkeypatch.setattr(bic, "solve", lambda *given: (torch.zeros(1, 1), torch.zeros(1)))
     control = second(method, base, garments)
-    assert taken_for_new(control, garments) > 0.53
-    assert abs(taken_for_new(corrected, garments) - 0.5) < taken_for_new(control, garments) - 0.5
-    assert accuracy(corrected, garments)[0] > accuracy(control, garments)[0]
+    assert 0.4 < taken_for_new(corrected, garments) < taken_for_new(control, garments) - 0.1
+    assert accuracy(corrected, garments)[0] > accuracy(control, garments)[0] + 0.1
 
 
-def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(
-    base: Classifier, garments: tuple[Images, Images]
-) -> None:
-    method = PODNet(exemplars=50, proxies=3, recipe=LEARN)
-    held, free = (second(m, base, garments) for m in (method, replace(method, spatial=0.0, flat=0.0)))
-    shown = garments[1].of(base.classes)
+def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(garments: tuple[Images, Images]) -> None:
+    method = PODNet(exemplars=100, proxies=3, recipe=LEARN)
+    start = taught(method, garments)
+    held, free = (second(m, start, garments) for m in (method, replace(method, spatial=0.0, flat=0.0)))
+    shown = garments[1].of(start.classes)
 
     def drift(model: Classifier) -> float:
-        return float((1 - F.cosine_similarity(answers(model.body.body, shown), answers(base.body, shown))).mean())
+        before, after = (answers(each.body.body, shown) for each in (start, model))
+        return float((1 - F.cosine_similarity(after, before)).mean())
 
     assert drift(held) < 0.5 * drift(free)
     assert accuracy(held, garments)[0] > accuracy(free, garments)[0]
+    assert held.body.scale > 1
+
+
+# -- bundles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["icarl", "podnet"])
+def test_a_classifier_on_another_kind_of_body_is_saved_loaded_extended_and_undone(name: str, tmp_path: Path) -> None:
+    bundle = tiny()
+    steps = [bundle]
+    for number, method in enumerate((name, name, "imprint", name)):
+        old = {} if method == "imprint" else {"old_images": squares(steps[-1], steps[-1].classes)}
+        settings = {} if method == "imprint" else {"epochs": 1, "batch_size": 8, "augment": "none"}
+        grown = extended_bundle(steps[-1], f"new {number}", method=method, settings=settings, **old)
+        classgraft.save(grown, tmp_path / "b")
+        loaded = classgraft.load(tmp_path / "b", Tiny())
+        assert same(loaded, grown)
+        steps.append(loaded)
+    for earlier in reversed(steps[:-1]):
+        before = classgraft.undo(classgraft.load(tmp_path / "b", Tiny()))
+        assert before.classes == earlier.classes
+        assert torch.equal(logits(before), logits(earlier))
+        classgraft.save(before, tmp_path / "b")

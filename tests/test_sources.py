@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import FakeData
 
 from classgraft.data.decode import BadImage
-from classgraft.data.sources import Photo, Source, load, open_files, open_source
+from classgraft.data.sources import Photo, Source, load, open_files, open_source, open_sources
 from classgraft.errors import InputError
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -345,6 +347,150 @@ def test_photos_can_be_sent_to_other_processes(tmp_path: Path) -> None:
     root = folder(tmp_path / "in", {"rose/a.png": picture(1)})
     for photo in (*open_source(root).photos, *open_source(table(tmp_path / "t.parquet", pa.array(["a"]))).photos):
         assert pickle.loads(pickle.dumps(photo)).read() == photo.read()
+
+
+# Data sets of Hugging Face
+
+
+def written(labels: Sequence[Any], names: Sequence[str] | None = None, **more: Any) -> datasets.Dataset:
+    """A data set whose image i is grey of value i."""
+    kind = (
+        datasets.ClassLabel(names=list(names)) if names else datasets.Value("string" if labels[0] == "a" else "int64")
+    )
+    images = [{"bytes": picture(i), "path": None} for i in range(len(labels))]
+    features = {"photo": datasets.Image(), "kind": kind, **{key: datasets.Value("int64") for key in more}}
+    return datasets.Dataset.from_dict({"photo": images, "kind": labels, **more}, datasets.Features(features))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_saved_data_set_with_named_labels(tmp_path: Path) -> None:
+    written([2, 0, 2], ["zinnia", "no row bears this", DECOMPOSED]).save_to_disk(tmp_path / "d")
+    source = open_source(f"hf:{tmp_path / 'd'}")
+    assert (source.classes, source.labels) == (("zinnia", COMPOSED), (1, 0, 1))
+    assert greys(source) == [0, 1, 2]
+    assert pickle.loads(pickle.dumps(source.photos[2])).read() == picture(2)
+
+
+@pytest.mark.parametrize(("labels", "classes"), [([10, 9, 10], ("9", "10")), (["a", "B", "a"], ("B", "a"))])
+def test_labels_of_a_data_set_without_names(tmp_path: Path, labels: list[Any], classes: tuple[str, ...]) -> None:
+    written(labels).save_to_disk(tmp_path / "d")
+    with pytest.raises(InputError, match="which column is the label; write label=COLUMN with one of: photo, kind"):
+        open_source(f"hf:{tmp_path / 'd'}")
+    source = open_source(f"hf:{tmp_path / 'd'},label=kind")
+    assert (source.classes, source.labels) == (classes, (1, 0, 1))
+
+
+def test_the_split_of_a_data_set_must_be_said(tmp_path: Path) -> None:
+    parts = {"train": written([0, 1], ["rose", "lily"]), "test": written([1], ["rose", "lily"])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    where = f"hf:{tmp_path / 'd'}"
+    with pytest.raises(InputError, match=r"has several splits; write .*,split=NAME with one of: train, test"):
+        open_source(where)
+    with pytest.raises(InputError, match="has no split 'val'"):
+        open_source(f"{where},split=val")
+    assert open_source(f"{where},split=test").classes == ("lily",)
+    both = open_sources([f"{where},split=test", f"{where},split=train"])
+    assert (both.classes, both.labels) == (("lily", "rose"), (0, 1, 0))
+    assert greys(both) == [0, 0, 1]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_folder_of_parquet_files_with_splits(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / "d/data").mkdir(parents=True, exist_ok=True)
+        table(tmp_path / f"d/data/{part}-00000-of-00001.parquet", pa.array([1, 0]), ["rose", "lily"])
+    source = open_source(f"hf:{tmp_path / 'd'},split=test")
+    assert (source.classes, greys(source)) == (("rose", "lily"), [0, 1])
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_data_sets_paths_are_followed_inside_it_alone(tmp_path: Path) -> None:
+    folder(tmp_path, {"secret.png": picture(9), "d/own.png": picture(7)})
+    cells = [{"bytes": None, "path": str(tmp_path / name)} for name in ("secret.png", "d/own.png")]
+    images = pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    table(tmp_path / "d" / "t.parquet", pa.array([0, 0]), ["rose"], images)
+    assert [photo.read() for photo in open_source(f"hf:{tmp_path / 'd'}").photos] == [b"", picture(7)]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (",splitt=x", "takes no option 'splitt'; there are: split, config, image, label"),
+        (",label=colour", "which column is the label"),
+        (",image=kind", "which column is the image; write image=COLUMN with one of: photo"),
+        (",split=x", "has no splits"),
+    ],
+)
+def test_data_sets_asked_for_in_wrong_words(tmp_path: Path, words: str, says: str) -> None:
+    written([0], ["rose"]).save_to_disk(tmp_path / "d")
+    with pytest.raises(InputError, match=says):
+        open_source(f"hf:{tmp_path / 'd'}{words}")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_data_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("", "nobody/nothing", str(tmp_path / "absent")):
+        with pytest.raises(InputError, match=f"hf:{name} cannot be opened"):
+            open_source(f"hf:{name}")
+
+
+# Data sets of torchvision
+
+
+def digits(root: Path, labels: Sequence[int]) -> Path:
+    """MNIST's training files; image i is grey of value i."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.repeat(np.arange(len(labels), dtype=np.uint8), 28 * 28)
+    sizes = np.array([len(labels), 28, 28], ">i4").tobytes()
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + bytes(labels))
+    return root
+
+
+def test_a_torchvision_set_has_its_own_class_names(tmp_path: Path) -> None:
+    source = open_source(f"torchvision:MNIST,root={digits(tmp_path, [7, 0, 7])},split=train")
+    assert (source.classes, source.labels) == (("0 - zero", "7 - seven"), (1, 0, 1))
+    assert source.photos[1].name == "torchvision:MNIST[1]"
+    assert greys(source) == [0, 1, 2]
+
+
+def test_a_torchvision_set_without_names_or_files() -> None:
+    source = open_source("torchvision:FakeData,size=40,num_classes=3")
+    assert source.classes == ("0", "1", "2")
+    before = torch.get_rng_state()
+    first = load(source, 8).pixels
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(load(source, 8).pixels, first)  # threads do not mix up its draws
+    assert pickle.loads(pickle.dumps(source.photos[3])).read() == source.photos[3].read()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("MNISTT,root=x", "no data set 'MNISTT'. Did you mean 'MNIST'"),
+        ("MNIST", "needs the folder of its files; write torchvision:MNIST,root=FOLDER"),
+        ("MNIST,root=x", "cannot be opened .*not found"),
+        ("MNIST,root=x,colour=red", "takes no option 'colour'; it takes: root, train"),
+        ("", "no data set ''"),
+    ],
+)
+def test_torchvision_sets_asked_for_in_wrong_words(tmp_path: Path, words: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        open_source(f"torchvision:{words}")
+
+
+def test_a_set_without_one_class_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeData, "__getitem__", lambda self, index: (Image.new("RGB", (2, 2)), {"boxes": []}))
+    with pytest.raises(InputError, match="does not have one class an image"):
+        open_source("torchvision:FakeData,size=2")
 
 
 # Loading

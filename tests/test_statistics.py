@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor, nn
 
+import classgraft
 from classgraft import catalogue
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
@@ -25,8 +27,10 @@ from classgraft.extenders.ncm import NearestClassMean
 from classgraft.extenders.ranpac import RIDGES, RanPAC, held_out
 from classgraft.extenders.slda import SLDA
 from classgraft.models.classifier import Classifier, Head, feature_width
+from classgraft.models.heads import build
 from classgraft.models.preparation import Preparation
-from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, build, discriminants, spec
+from classgraft.models.sources import Architecture
+from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants
 from classgraft.training.moments import Moments, moments
 
 NAMES = tuple("abcdef")
@@ -375,10 +379,10 @@ def test_a_head_is_built_again_from_its_description_and_its_tensors(method: Any)
     features, labels = world()
     model, _ = stream(method, features, labels, "abc", "def")
     (block,) = model.head.blocks
-    described = json.loads(json.dumps(spec(block)))
-    again = build(described)
+    description = json.loads(json.dumps(described(block)))
+    again = build(description)
     again.load_state_dict({key: value.clone() for key, value in block.state_dict().items()})
-    assert spec(again) == described
+    assert described(again) == description
     assert torch.equal(again(features), block(features))
 
 
@@ -421,7 +425,7 @@ def test_a_neighbour_of_a_class_that_is_gone_does_not_vote() -> None:
 
 
 @pytest.mark.parametrize(
-    "described",
+    "description",
     [
         {},
         {"kind": "os.system"},
@@ -433,9 +437,9 @@ def test_a_neighbour_of_a_class_that_is_gone_does_not_vote() -> None:
     ],
     ids=str,
 )
-def test_a_description_of_nothing_known_is_refused(described: dict[str, Any]) -> None:
+def test_a_description_of_nothing_known_is_refused(description: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="no part of a head like"):
-        build(described)
+        build(description)
 
 
 def test_a_projection_is_the_same_everywhere() -> None:
@@ -462,3 +466,16 @@ def test_other_methods_refuse_a_head_without_rows_and_widths_are_found() -> None
     for name in ("glne", "imprint", "rows"):
         with pytest.raises(InputError, match="not made of linear rows"):
             catalogue.extender(name).extend(model, memory, task(features, labels, "d"))
+
+
+@methods
+def test_a_bundle_keeps_such_a_head_and_undoes_it(method: Any, tmp_path: Path) -> None:
+    features, labels = world()
+    model, _ = stream(method, features, labels, "abc", "def")
+    rows = Classifier(model.body, Head([discriminants(torch.eye(6, 12), torch.eye(6, 12))]), model.classes)
+    base = classgraft.Bundle(rows.eval(), Architecture("python:Sequential"), "1", Preparation(2, 2))
+    bundle = base.then(model, {"event": "extend", "sentence": "a new head"}, ("d", "e", "f"), {})
+    classgraft.save(bundle, tmp_path)
+    again = classgraft.load(tmp_path, nn.Sequential(model.body, nn.Linear(12, 6)))
+    assert torch.equal(logits(again.model, features), logits(model, features))
+    assert torch.equal(logits(classgraft.undo(again).model, features), logits(rows, features))

@@ -275,7 +275,6 @@ def test_after_a_kill_the_next_save_succeeds_and_clears_the_earlier_folder(kills
     assert all(not left for *_, left in kills)
 
 
-@pytest.mark.xfail(strict=True, reason="a killed save's half-written folder is never cleared: each is a model's size")
 def test_the_next_save_clears_what_a_killed_one_had_begun(folder: Path) -> None:
     code = (
         "import os, sys; from test_storage import *\nwith replaced(Path(sys.argv[1])) as f: write(f, 'x'); os._exit(9)"
@@ -283,6 +282,15 @@ def test_the_next_save_clears_what_a_killed_one_had_begun(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(folder)], cwd=Path(__file__).parent, check=False, timeout=60)
     assert len(os.listdir(folder.parent)) == 2
     put(folder, "new")
+    assert os.listdir(folder.parent) == ["bundle"]
+
+
+def test_a_save_leaves_what_another_one_is_writing(folder: Path) -> None:
+    with replaced(folder) as fresh:
+        put(folder, "newer")  # two at once: the first to end is replaced by the other
+        assert fresh.exists()
+        write(fresh, "newest")
+    assert version(folder) == "newest"
     assert os.listdir(folder.parent) == ["bundle"]
 
 

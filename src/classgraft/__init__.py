@@ -14,41 +14,53 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from classgraft.api import (
         evaluate,
+        export,
         extend,
         import_model,
         load,
+        merge,
         predict,
+        remember,
         remove,
+        rename,
         save,
-        self_train,
-        start,
         train,
         undo,
+        verify,
     )
     from classgraft.bundle import Bundle
     from classgraft.data.images import Images, Task
     from classgraft.errors import InputError
+    from classgraft.evaluator.bench import bench
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
+    from classgraft.shrinking import distill
+    from classgraft.teaching import self_train, start
     from classgraft.training.recipe import Recipe
 
 _HOME = {
     **dict.fromkeys(
         (
             "evaluate",
+            "export",
             "extend",
             "import_model",
             "load",
+            "merge",
             "predict",
+            "remember",
             "remove",
+            "rename",
             "save",
-            "self_train",
-            "start",
             "train",
             "undo",
+            "verify",
         ),
         "classgraft.api",
     ),
+    **dict.fromkeys(("self_train", "start"), "classgraft.teaching"),
+    "bench": "classgraft.evaluator.bench",
+    "distill": "classgraft.shrinking",
     "Bundle": "classgraft.bundle",
     "Images": "classgraft.data.images",
     "Task": "classgraft.data.images",
@@ -66,17 +78,24 @@ __all__ = [
     "Preparation",
     "Recipe",
     "Task",
+    "bench",
+    "distill",
     "evaluate",
+    "export",
     "extend",
     "import_model",
     "load",
+    "merge",
     "predict",
+    "remember",
     "remove",
+    "rename",
     "save",
     "self_train",
     "start",
     "train",
     "undo",
+    "verify",
 ]
 
 

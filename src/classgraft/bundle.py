@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,35 @@ from torch import Tensor, nn
 
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
-from classgraft.models import structure
+from classgraft.models import heads, structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
-from classgraft.storage import recover, replaced
+from classgraft.models.wrapped import wrapped
+from classgraft.packing import Packed
+from classgraft.storage import held, recover, replaced
 
 FORMAT = 1
 OWN = re.compile(
     r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
 )
 """The files of a bundle; any other in its folder belongs to somebody else."""
+LARGEST_JSON = 1 << 28
+"""Bytes of a JSON file."""
+MEMORY = "memory:"
+"""In front of a memory's tensors where they stand beside the network's."""
 CODE = "python"
 """The source of a network that was given as an object: such a bundle needs that object's code to be loaded."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a method keeps of the classes, beside the model."""
+
+    body: str
+    """Fingerprint of the body that it was made with; features of another are not comparable."""
+    content: Packed
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class Bundle:
     """Classes that the last extension added."""
     history: tuple[dict[str, Any], ...] = ()
     """What was done, oldest first."""
+    memories: Mapping[str, Kept] = field(default_factory=dict, repr=False)
+    """What ``remember`` kept, by method."""
     undone: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...] = field(default=(), repr=False)
     """For each step that can be undone, oldest first: the configuration before it and the tensors that it changed."""
 
@@ -60,18 +77,16 @@ class Bundle:
     def classes(self) -> tuple[str, ...]:
         return self.model.classes
 
-    def then(self, model: Classifier, event: dict[str, Any], added: Sequence[str]) -> Bundle:
+    def then(
+        self, model: Classifier, event: dict[str, Any], added: Sequence[str], memories: Mapping[str, Kept]
+    ) -> Bundle:
         """The bundle after a step that can be undone."""
-        return replace(
-            self,
-            model=model,
-            added=tuple(added),
-            history=(*self.history, event),
-            undone=(
-                *self.undone,
-                (_configuration(self), _changed(_tensors(self), _tensors(replace(self, model=model)))),
-            ),
+        after = replace(self, model=model, added=tuple(added), memories=memories, history=(*self.history, event))
+        before = (
+            {**_configuration(self), "memory": _memory_plain(self)},
+            _changed(_all(self), _all(after), f"{self.head}.blocks."),
         )
+        return replace(after, undone=(*self.undone, before))
 
     def before(self) -> Bundle:
         """The bundle before its last step.
@@ -85,16 +100,16 @@ class Bundle:
             )
         config, changed = self.undone[-1]
         with _damaged("The record of the step before"):
-            tensors = {**_tensors(self), **changed}
+            tensors = {**_all(self), **changed}
+            memories = _memories(config.get("memory", {}), tensors)
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(MEMORY)}
             plain = structure.plain(self.model.body)
             body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
             for name in self.model.body.state_dict().keys() - body.state_dict().keys():
                 del tensors[name]  # of a structure that the step added
-            rows = sum(config["graft"]["rows"])
-            for name in (f"{self.head}.weight", f"{self.head}.bias"):
-                tensors[name] = tensors[name][:rows]
+            tensors = _head_of(config["graft"], tensors)
             earlier = _assembled(config, tensors, plain, "the step before")
-        return replace(earlier, history=self.history[:-1], undone=self.undone[:-1])
+        return replace(earlier, memories=memories, history=self.history[:-1], undone=self.undone[:-1])
 
 
 def check_place(folder: str | Path) -> None:
@@ -137,10 +152,13 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
         for path in folder.iterdir() if folder.is_dir() else ():
             if not OWN.fullmatch(path.name):
                 _copy(path, fresh / path.name)
-        save_file(_tensors(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors_of(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")
             save_file(changed, fresh / f"undo-{number}.safetensors", metadata={"format": "pt"})
+        if bundle.memories:
+            (fresh / "memory.json").write_text(json.dumps(_memory_plain(bundle), ensure_ascii=False), "utf-8")
+            save_file(_memory_tensors(bundle), fresh / "memory.safetensors", metadata={"format": "pt"})
         lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in bundle.history]
         (fresh / "history.jsonl").write_text("".join(lines), "utf-8")
         config = _configuration(bundle)
@@ -160,7 +178,7 @@ def _copy(path: Path, to: Path) -> None:
 
 def _is_checked(path: Path) -> bool:
     """Whether a change of this file between saving and loading is damage: nobody writes it by hand."""
-    return path.name == "history.jsonl" or path.name == "model.safetensors" or path.name.startswith("undo-")
+    return path.name in ("history.jsonl", "model.safetensors") or path.name.startswith(("undo-", "memory."))
 
 
 def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
@@ -176,6 +194,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     """
     folder = Path(folder)
     recover(folder)
+    with held(folder, shared=True):
+        return _loaded(folder, network)
+
+
+def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
     if not os.path.isfile(folder / "config.json"):
         there = "no bundle: it has no config.json" if os.path.isdir(folder) else "not there"
         raise InputError(f"'{folder}' is {there}; name a folder written by classgraft, or import a model first.")
@@ -194,8 +217,16 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
             for i in range(int(config["graft"]["undo"]))
         ]
         tensors = _read_tensors(folder / "model.safetensors")
-        history = [json.loads(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
+        plain, held = (
+            ({}, {})
+            if "memory.json" not in stated
+            else (_read_json(folder / "memory.json"), _read_tensors(folder / "memory.safetensors"))
+        )
+        _regular(folder / "history.jsonl")
+        history = [_parsed(line) for line in (folder / "history.jsonl").read_text("utf-8").split("\n") if line]
         for name, checksum in stated.items():
+            if not OWN.fullmatch(name) or not os.path.isfile(folder / name):
+                raise InputError(f"'{folder}' has no file of a bundle called {name!r:.100}; restore the bundle.")
             if checksum != _sha256(folder / name):
                 raise InputError(
                     f"'{folder / name}' is not the file that was saved with this bundle (its checksum differs);"
@@ -203,8 +234,11 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
                 )
         if not len(undone) <= len(history) or not all({"event", "sentence"} <= event.keys() for event in history):
             raise ValueError("its history lacks a step")
+        if network is not None:
+            network = wrapped(network, config["graft"].get("inside") or -1, len(config["label_names"]))
+        memories = _memories(plain, held)
         bundle = _assembled(config, tensors, network, f"'{folder}'")
-    return replace(bundle, history=tuple(history), undone=tuple(undone))
+    return replace(bundle, memories=memories, history=tuple(history), undone=tuple(undone))
 
 
 @contextlib.contextmanager
@@ -241,12 +275,18 @@ def card(bundle: Bundle) -> str:
     done = [f"- {event.get('date', '')}: {event.get('sentence', event.get('event', ''))}" for event in bundle.history]
     plain = (
         '\n    import timm\n    model = timm.create_model("local-dir:THIS-FOLDER")\n'
-        if bundle.architecture.scheme == "timm" and _tree(bundle) == structure.PLAIN
+        if bundle.architecture.scheme == "timm" and is_plain(bundle)
         else ""
     )
     shown = ", ".join(bundle.classes[:20]) + (
         f" and {len(bundle.classes) - 20} more" if len(bundle.classes) > 20 else ""
     )
+    held = "".join(
+        f"\nMemory of {name}: {kept.content.nbytes:,} bytes, kept of the images that it learnt from.\n"
+        for name, kept in bundle.memories.items()
+    )
+    words = promised_by(bundle)
+    promised = "\n## What is promised\n\n" + "".join(f"- {sentence}\n" for sentence in words) if words else ""
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
@@ -255,7 +295,7 @@ def card(bundle: Bundle) -> str:
 {bundle.preparation.std}.
 
 Classes: {shown}.
-{last}
+{last}{held}{promised}
 ## What was done
 
 {chr(10).join(done)}
@@ -266,20 +306,25 @@ Classes: {shown}.
 {plain}"""
 
 
-def _configuration(bundle: Bundle) -> dict[str, Any]:
-    """timm's keys for the plain network, and under ``graft`` what timm does not know."""
-    preparation, classes, tree = bundle.preparation, bundle.classes, _tree(bundle)
+def promised_by(bundle: Bundle) -> list[str]:
+    """What the steps so far promise, oldest first."""
+    kept = [(event.get("date", ""), event.get("promise")) for event in bundle.history]
+    return [f"{date}: {found.get('sentence', '')}" for date, found in kept if isinstance(found, dict)]
+
+
+def timm_configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys for the plain network."""
+    preparation, classes = bundle.preparation, bundle.classes
     return {
-        "format": FORMAT,
-        **({"architecture": bundle.architecture.name} if tree == structure.PLAIN else {}),
+        **({"architecture": bundle.architecture.name} if is_plain(bundle) else {}),
         "num_classes": len(classes),
-        "num_features": bundle.model.head.linear[0].in_features if classes else None,
+        "num_features": bundle.model.head.parts[0].in_features if classes else None,
         "model_args": dict(bundle.architecture.arguments),
         "label_names": list(classes),
         "pretrained_cfg": {
             "input_size": [3, preparation.size, preparation.size],
             "interpolation": "bicubic",
-            "crop_pct": preparation.size / preparation.resize,
+            "crop_pct": preparation.share,
             "crop_mode": "center",
             "mean": list(preparation.mean),
             "std": list(preparation.std),
@@ -287,11 +332,22 @@ def _configuration(bundle: Bundle) -> dict[str, Any]:
             "classifier": bundle.head,
             "label_names": list(classes),
         },
+    }
+
+
+def _configuration(bundle: Bundle) -> dict[str, Any]:
+    """timm's keys, and under ``graft`` what timm does not know."""
+    tree = _tree(bundle)
+    return {
+        "format": FORMAT,
+        **timm_configuration(bundle),
         "graft": {
             "source": bundle.architecture.source,
             "head": bundle.head,
-            "resize": preparation.resize,
+            "inside": bundle.architecture.inside,
+            "resize": bundle.preparation.resize,
             "rows": list(bundle.model.head.rows),
+            **({} if heads.plain(bundle.model.head) else {"blocks": heads.descriptions(bundle.model.head)}),
             "added": list(bundle.added),
             "undo": len(bundle.undone),
             **({} if tree == structure.PLAIN else {"body": tree}),
@@ -304,65 +360,150 @@ def _tree(bundle: Bundle) -> structure.Spec:
     return structure.spec(bundle.model.body)
 
 
+def is_plain(bundle: Bundle) -> bool:
+    """Whether the source's own network holds all there is."""
+    return _tree(bundle) == structure.PLAIN and heads.plain(bundle.model.head)
+
+
 def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Module | None, what: str) -> Bundle:
     """A bundle without history from its configuration, its tensors and, where the source is code, a network."""
     graft, names = config["graft"], config["label_names"]
     classes = check_names(names if isinstance(names, list) else [], f"{what}, its class names")
-    architecture = Architecture(graft["source"], dict(config["model_args"]))
+    architecture = Architecture(graft["source"], dict(config["model_args"]), int(graft.get("inside", 0)))
     rows = [int(count) for count in graft["rows"]]
-    size = tensors[f"{graft['head']}.weight"].shape
-    if sum(rows) != len(classes) or size[0] != len(classes) or min(rows, default=0) < 1:
-        raise InputError(
-            f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated, {size[0]} found; restore it."
-        )
+    if sum(rows) != len(classes) or min(rows, default=0) < 1:
+        raise InputError(f"{what} is damaged: {len(classes)} class names, {sum(rows)} rows stated; restore it.")
+    head = _head(graft, rows, tensors)
+    if head.rows != tuple(rows):
+        raise InputError(f"{what} is damaged: {sum(rows)} rows stated, {sum(head.rows)} found; restore it.")
     if network is None and architecture.scheme == CODE:
         raise InputError(
             f"{what} holds a network given from Python ({architecture.name}); load it there with network=."
         )
     body = headless(architecture.build(len(classes)) if network is None else network, graft["head"])
     body = structure.build(graft.get("body", structure.PLAIN), body)
-    weight, bias = tensors[f"{graft['head']}.weight"], tensors[f"{graft['head']}.bias"]
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)
-    blocks = []
-    for first, count in zip([sum(rows[:i]) for i in range(len(rows))], rows, strict=True):
-        block = nn.Linear(size[1], count, dtype=weight.dtype)
-        with torch.no_grad():
-            block.weight.copy_(weight[first : first + count])
-            block.bias.copy_(bias[first : first + count])
-        blocks.append(block)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
     preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
-    model = Classifier(body, Head(blocks), classes).eval()
+    model = Classifier(body, head, classes).eval()
     added = graft["added"]
     if not isinstance(added, list) or not set(added) <= set(classes):
         raise InputError(f"{what} is damaged: it lists classes as added last that it does not have; restore it.")
     return Bundle(model, architecture, graft["head"], preparation, tuple(added))
 
 
-def _tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The plain network's tensors: the body's and one weight and bias for all rows."""
+def _head(graft: dict[str, Any], rows: list[int], tensors: dict[str, Tensor]) -> Head:
+    """Of linear rows, cut into the blocks in which they came; or of the blocks that are described."""
+    name = graft["head"]
+    if "blocks" in graft:
+        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        return heads.assembled(graft["blocks"], own)
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    blocks = []
+    for rows_of, biases in zip(weight.split(rows), bias.split(rows), strict=True):
+        block = nn.Linear(weight.shape[1], len(rows_of), dtype=weight.dtype)
+        with torch.no_grad():
+            block.weight.copy_(rows_of)
+            block.bias.copy_(biases)
+        blocks.append(block)
+    return Head(blocks)
+
+
+def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what later steps have added to the head."""
+    if "blocks" in graft:  # these say themselves which tensors they need
+        return tensors
+    name, rows = graft["head"], sum(graft["rows"])
+    own = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+    return own | {f"{name}.{part}": tensors[f"{name}.{part}"][:rows] for part in ("weight", "bias")}
+
+
+def tensors_of(bundle: Bundle) -> dict[str, Tensor]:
+    """The plain network's tensors: the body's and one weight and bias for all rows; or those of the head's blocks."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in bundle.model.body.state_dict().items()}
-    tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
-    tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
-    return tensors
+    if heads.plain(bundle.model.head):
+        tensors[f"{bundle.head}.weight"] = bundle.model.head.weight.cpu().contiguous()
+        tensors[f"{bundle.head}.bias"] = bundle.model.head.bias.cpu().contiguous()
+        return tensors
+    return tensors | {f"{bundle.head}.{name}": value for name, value in heads.tensors_of(bundle.model.head).items()}
 
 
-def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The earlier tensors that cannot be had again by cutting rows off the later ones."""
+def _memory_plain(bundle: Bundle) -> dict[str, Any]:
+    return {name: {"body": kept.body, "content": kept.content.plain} for name, kept in bundle.memories.items()}
+
+
+def _memory_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    return {
+        f"{MEMORY}{method}:{name}": tensor
+        for method, kept in bundle.memories.items()
+        for name, tensor in kept.content.tensors.items()
+    }
+
+
+def _all(bundle: Bundle) -> dict[str, Tensor]:
+    return {**tensors_of(bundle), **_memory_tensors(bundle)}
+
+
+def _memories(plain: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Kept]:
+    """By method; a tensor that has grown since is cut to the rows that it had."""
+    found = {}
+    for method, kept in plain.items():
+        if not isinstance(kept["body"], str):
+            raise ValueError(f"the memory of {method} does not say which body it belongs to")
+        own = {}
+        for name, shape in _shapes(kept["content"]):
+            tensor = tensors[f"{MEMORY}{method}:{name}"]
+            own[name] = tensor[: shape[0]].contiguous() if shape and shape[0] < len(tensor) else tensor
+            if list(own[name].shape) != shape:
+                raise ValueError(f"the memory of {method} has a tensor of another shape than stated")
+        found[method] = Kept(kept["body"], Packed(kept["content"], own))
+    return found
+
+
+def _shapes(plain: Any) -> Iterator[tuple[str, list[int]]]:
+    """Name and shape of every tensor that the JSON speaks of."""
+    if isinstance(plain, dict) and plain.keys() == {"tensor", "shape"}:
+        yield plain["tensor"], plain["shape"]
+    elif isinstance(plain, dict | list):
+        for item in plain.values() if isinstance(plain, dict) else plain:
+            yield from _shapes(item)
+
+
+def _changed(before: dict[str, Tensor], after: dict[str, Tensor], blocks: str) -> dict[str, Tensor]:
+    """The earlier tensors that cannot be had again by cutting rows off the later ones (those of blocks are not cut)."""
     return {
         name: value
         for name, value in before.items()
         if name not in after
+        or after[name].ndim != value.ndim
         or after[name].shape[1:] != value.shape[1:]
+        or (name.startswith(blocks) and after[name].shape != value.shape)
+        or after[name].dtype != value.dtype
         or (value.ndim == 0 and not torch.equal(after[name], value))
         or (value.ndim > 0 and not torch.equal(after[name][: len(value)], value))
     }
 
 
+def _parsed(text: str) -> Any:
+    """JSON that can be written again: JSON can escape halves of characters, which no file takes."""
+    content = json.loads(text)
+    json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _regular(path: Path) -> None:
+    """Refuse what a reader would wait for without end, such as a pipe or a device."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(f"'{path}' cannot be read (it is no file); restore the bundle or import the model again.")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    _regular(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON:,} bytes")
+        content = _parsed(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
     if not isinstance(content, dict):
@@ -371,6 +512,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _regular(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:

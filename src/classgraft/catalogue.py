@@ -13,7 +13,7 @@ from classgraft.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from classgraft.training.recipe import Recipe
-    from classgraft.verbs import Extender, SelfTrainer, Trainer
+    from classgraft.verbs import Distiller, Extender, SelfTrainer, Trainer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
 
     name: str
     verb: str
-    """"extend", "train" or "self-train"."""
+    """"extend", "train", "self-train" or "distill"."""
     module: str
     type: str
     summary: str
@@ -35,6 +35,20 @@ ENTRIES = (
         "classgraft.extenders.glne",
         "GLNE",
         "frozen network, rows learnt against generated old features",
+    ),
+    Entry(
+        "soft-distillation",
+        "extend",
+        "classgraft.extenders.soft_distillation",
+        "SoftDistillation",
+        "every row free, old answers kept by a loss; the control beside glne",
+    ),
+    Entry(
+        "glne-literal",
+        "extend",
+        "classgraft.extenders.glne_literal",
+        "GLNELiteral",
+        "a summary's objective to the letter, which cannot learn a new class; a control",
     ),
     Entry(
         "imprint",
@@ -217,16 +231,34 @@ ENTRIES = (
         "ReMixMatch",
         "MixMatch with aligned guesses, strong views and rotations",
     ),
+    Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
+    Entry(
+        "fitnets",
+        "distill",
+        "classgraft.distillers.fitnets",
+        "FitNets",
+        "first the lower half learns a layer of the teacher, then all its answers",
+    ),
+    Entry(
+        "similarity",
+        "distill",
+        "classgraft.distillers.similarity",
+        "SimilarityPreserving",
+        "images that are alike to the teacher are to be alike to the student",
+    ),
 )
 
 
 RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
+    "glne-literal.alpha": (0, 1),
+    "components": (1, math.inf),
     "confidence": (0, 1),
     "epsilon": (0, 1),
     "exemplars": (1, math.inf),
     "held_out": (0, 1),
+    "hidden": (0, 1024),
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
@@ -244,6 +276,8 @@ RANGES = {
     "ratio": (1, math.inf),
     "proxies": (1, math.inf),
     "shrinkage": (1e-12, 1),
+    "hinting": (0, 1),
+    "linear_probe": (0, 1),
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),
@@ -273,6 +307,11 @@ def trainer(name: str, settings: Mapping[str, Any] | None = None) -> Trainer:
 def selftrainer(name: str, settings: Mapping[str, Any] | None = None) -> SelfTrainer:
     """A method that trains on unlabelled images as well, with these fields set."""
     return _make(entry(name, "self-train"), settings or {})  # type: ignore[no-any-return]
+
+
+def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller:
+    """A method that distills, with these fields set."""
+    return _make(entry(name, "distill"), settings or {})  # type: ignore[no-any-return]
 
 
 def method_type(found: Entry) -> type:
@@ -320,7 +359,7 @@ def _of_type(method: str, hint: Any, name: str, value: Any) -> Any:
         value = float(value)
     if isinstance(hint, type) and type(value) is not hint:
         raise InputError(f"The setting {name} of {method} is {hint.__name__}, not {value!r}.")
-    least, most = RANGES.get(name, (0, math.inf))
+    least, most = RANGES.get(f"{method}.{name}", RANGES.get(name, (0, math.inf)))
     if hint in (int, float) and not (least <= value <= most and math.isfinite(value)):
         raise InputError(
             f"The setting {name} of {method} is {value!r}; it is {least} at least{f', {most} at most' * (most < math.inf)}."

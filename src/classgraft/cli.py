@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ Set = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
 Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="folders with one folder a class, .parquet files, hf:ID[,split=NAME], torchvision:NAME[,root=DIR]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
@@ -59,7 +66,15 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every script that names come in
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        _unheard()
+    except SystemExit as exit_:
+        if not isinstance(exit_.__context__, BrokenPipeError):  # which click and rich make an exit with code 1 of
+            raise
+        _unheard()
     except Exception as error:
         sentence = _fault(error)
         if not sentence:
@@ -68,6 +83,12 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _unheard() -> None:
+    """Whoever read standard output has left, as ``head`` does: not a fault."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes when it ends
+    sys.exit(0)
 
 
 def _fault(error: Exception) -> str:
@@ -85,10 +106,12 @@ def _fault(error: Exception) -> str:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="timm:NAME or cifar:NAME")],
+    source: Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
-    weights: Annotated[Path, typer.Option(help=".safetensors, or a torch file of tensors")],
-    classes: Annotated[Path, typer.Option(help="text file of class names, one a line, in head order")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a torch file of tensors (hf: its own)")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="text file of class names, one a line, in head order (hf: its own)")
+    ] = None,
     arch_arg: ArchArg = [],  # noqa: B006
     mean: Annotated[
         tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
@@ -123,20 +146,21 @@ def import_(
 @app.command()
 def extend(
     bundle: BundleArgument,
-    photos: Annotated[
-        Path, typer.Argument(help="a folder with one folder of photos for each new class, or a .parquet file")
-    ],
+    photos: Images,
     out: Annotated[Path, typer.Option(help="folder to write the grown bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
     shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)")] = None,
     seed: Seed = 0,
     old_images: Annotated[
-        Path | None, typer.Option(help="images of the old classes, for methods that can use them")
-    ] = None,
+        list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
+    ] = [],  # noqa: B006
     unlabelled: Annotated[
         Path | None, typer.Option(help="pictures without labels, for methods that can use them")
     ] = None,
     enrich: Annotated[int, typer.Option(help="pictures to make of each class first, between its photos", min=0)] = 0,
+    update: Annotated[
+        bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
+    ] = False,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
@@ -151,19 +175,85 @@ def extend(
     with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed} {enrich}"), _progress():
         base = _load(bundle)
         grown = api.extend(
-            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images,
-            unlabelled=unlabelled, enrich=enrich, strict=strict, warn=_warn,
+            base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images or None,
+            unlabelled=unlabelled, enrich=enrich, update=update, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
     event = grown.history[-1]
     print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
-    print(f"{out}: {len(grown.classes)} classes, new: {', '.join(grown.added)}")
+    new = event["classes"] or event["updated"]
+    print(f"{out}: {len(grown.classes)} classes, {'new' if event['classes'] else 'refined'}: {', '.join(new)}")
+
+
+@app.command()
+def remember(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path, typer.Argument(help="images of the old classes: a folder with one folder a class, or a .parquet file")
+    ],
+    method: Annotated[str, typer.Option(help="the method that will extend; see classgraft methods")],
+    set_: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+    device: Device = None,
+    strict: Strict = False,
+) -> None:
+    """Keep what a method needs of the old images, while they are there."""
+    from classgraft import api
+
+    with _running(device, None), _progress():
+        after = api.remember(_load(bundle), images, method, _settings(set_), strict=strict, warn=_warn)
+    api.save(after, out or bundle)
+    print(after.history[-1]["sentence"])
+
+
+@app.command()
+def distill(
+    teacher: Annotated[Path, typer.Argument(help="folder of the model to learn from", metavar="TEACHER")],
+    images: Annotated[
+        Path, typer.Argument(help="a folder with one folder a class, a .parquet file, or a folder of unlabelled images")
+    ],
+    student: Annotated[
+        str, typer.Option(help="a fresh network, as timm:NAME, or a bundle that starts from its weights")
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write the student's bundle to")],
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "kd",
+    arch_arg: Annotated[
+        list[str], typer.Option(help="argument of a fresh network, as key=value; repeatable", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Seed = 0,
+    set_: Set = [],  # noqa: B006
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="do not look at labels: images of any classes are fine")
+    ] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out images of classes the teacher lacks")
+    ] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+    run_folder: RunFolder = None,
+    strict: Strict = False,
+) -> None:
+    """Shrink a model: teach another network its classes, from images with or without labels."""
+    from classgraft import api, shrinking
+    from classgraft.models.sources import argument
+
+    started = time.perf_counter()
+    api.check_place(out)
+    with _running(device, precision, run_folder, f"distill {method} {student} {arch_arg} {set_} {seed}"), _progress():
+        learnt = shrinking.distill(
+            _load(teacher), images, student, method=method, settings=_settings(set_),
+            arguments=dict(map(argument, arch_arg)), seed=seed, unlabelled=unlabelled, skip_unknown=skip_unknown,
+            strict=strict, warn=_warn,
+        )  # fmt: skip
+    api.save(learnt, out)
+    print(f"{learnt.history[-1]['sentence']}, in {time.perf_counter() - started:.1f} s")
+    print(f"{out}: {learnt.architecture.source} with {len(learnt.classes)} classes")
 
 
 @app.command()
 def train(
-    images: Annotated[Path, typer.Argument(help="a folder with one folder a class, or a .parquet file")],
-    arch: Annotated[str, typer.Option(help="timm:NAME or cifar:NAME")],
+    images: Images,
+    arch: Annotated[str, typer.Option(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
     weights: Annotated[
         Path | None, typer.Option(help="of a trained network, whose head is replaced (from scratch without)")
@@ -186,16 +276,18 @@ def train(
     strict: Strict = False,
 ) -> None:
     """Train a classifier from labelled images: from scratch, or from a trained network."""
-    from classgraft import api
-    from classgraft.data.sources import open_source
+    from classgraft import api, teaching
+    from classgraft.data.sources import open_sources
     from classgraft.models.sources import argument
 
     started = time.perf_counter()
     api.check_place(out)
     settings = _recipe(epochs, batch_size, lr, weight_decay, milestones, augment, seed) | _settings(set_)
     with _running(device, precision, run_folder, f"train {method} {settings} {shots}"), _progress():
-        source = open_source(images)
-        bundle = api.start(arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed)
+        source = open_sources(images)
+        bundle = teaching.start(
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
+        )
         known = api.images_of(source, bundle.preparation, strict=strict, warn=_warn)
         bundle = api.train(_placed(bundle), known.shots(shots, seed) if shots else known, method, settings)
     api.save(bundle, out)
@@ -206,12 +298,12 @@ def train(
 @app.command("self-train")
 def self_train(
     bundle: BundleArgument,
-    labelled: Annotated[Path, typer.Argument(help="a folder with one folder a class, or a .parquet file")],
+    labelled: Annotated[str, typer.Argument(help="a folder with one folder a class, a .parquet file, hf:ID ...")],
     unlabelled: Annotated[Path, typer.Argument(help="a folder of pictures, or a .parquet file (labels are not read)")],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "pseudo-labels",
     student: Annotated[
-        str | None, typer.Option(help="timm:NAME or cifar:NAME, fresh, in place of the model itself")
+        str | None, typer.Option(help="timm:NAME, cifar:NAME ..., fresh, in place of the model itself")
     ] = None,
     arch_arg: ArchArg = [],  # noqa: B006
     epochs: Epochs = None,
@@ -228,7 +320,7 @@ def self_train(
     strict: Strict = False,
 ) -> None:
     """Train on a few labelled and many unlabelled images; epochs are passes over the unlabelled ones."""
-    from classgraft import api
+    from classgraft import api, teaching
     from classgraft.models.sources import argument
 
     started = time.perf_counter()
@@ -237,7 +329,7 @@ def self_train(
     with _running(device, precision, run_folder, f"self-train {method} {settings} {student}"), _progress():
         model, pupil = _load(bundle), None
         if student is not None:
-            fresh = api.start(
+            fresh = teaching.start(
                 student,
                 model.classes,
                 arguments=dict(map(argument, arch_arg)),
@@ -245,7 +337,7 @@ def self_train(
                 seed=seed,
             )
             pupil = _placed(fresh)
-        trained = api.self_train(
+        trained = teaching.self_train(
             model, labelled, unlabelled, method, settings, student=pupil, strict=strict, warn=_warn
         )
     api.save(trained, out)
@@ -256,7 +348,7 @@ def self_train(
 @app.command()
 def evaluate(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     json_: Json = False,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -282,24 +374,27 @@ def predict(
     json_: Json = False,
     strict: Strict = False,
 ) -> None:
-    """Name what is in pictures."""
+    """Name what is in pictures; "unknown" is from 0 to 1 and higher where it may be none of the model's classes."""
     from classgraft import api
 
     with _progress():
         found = api.predict(_load(bundle), files, top, strict=strict, warn=_warn)
     if json_:
-        rows = [{"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True))} for p in found]
+        rows = [
+            {"file": p.name, "classes": dict(zip(p.classes, p.probabilities, strict=True)), "unknown": p.unknown}
+            for p in found
+        ]
         print(json.dumps(rows, ensure_ascii=False))
         return
     for p in found:
         shown = ", ".join(f"{name} {value:.1%}" for name, value in zip(p.classes, p.probabilities, strict=True))
-        print(f"{p.name}: {shown}")
+        print(f"{p.name}: {shown} (unknown {p.unknown:.2f})")
 
 
 @app.command()
 def report(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(help="folders with one folder a class, or .parquet files")],
+    images: Images,
     out: Annotated[Path | None, typer.Option(help="the page (BUNDLE/report.html)")] = None,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")
@@ -316,11 +411,43 @@ def report(
 
 
 @app.command()
+def export(
+    bundle: BundleArgument,
+    format_: Annotated[str, typer.Option("--format", help="timm, hf, onnx or torch-export")],
+    out: Annotated[Path, typer.Option(help="a new folder to write to")],
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to check the export on (generated ones); a folder or a .parquet file")
+    ] = None,
+) -> None:
+    """Write the model for other tools, and check that it answers there as it does here."""
+    from classgraft import api
+
+    with _progress():
+        parity = api.export(_load(bundle), format_, out, images, warn=_warn)
+    print(f"{out}: written as {format_}; {parity.sentence}")
+
+
+@app.command()
+def verify(
+    bundle: BundleArgument,
+    images: Annotated[
+        Path | None, typer.Option(help="pictures to compare on as well; old ones in one folder a class show the change")
+    ] = None,
+) -> None:
+    """Check that a bundle is whole and keeps what its model card promises."""
+    from classgraft import api
+
+    with _progress():
+        found = api.verify(bundle, images, warn=_warn)
+    print("\n".join(found))
+
+
+@app.command()
 def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
 ) -> None:
-    """Take back the last extension or removal."""
+    """Take back the last extension, removal, renaming or merging."""
     from classgraft import api
 
     before = _load(bundle)
@@ -340,6 +467,37 @@ def remove(
     smaller = api.remove(_load(bundle), name)
     api.save(smaller, out or bundle)
     print(f"{smaller.history[-1]['sentence']}; {len(smaller.classes)} are left")
+
+
+@app.command()
+def rename(
+    bundle: BundleArgument,
+    old: Annotated[str, typer.Argument(help="the class, by its exact name", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="its new name", metavar="NEW")],
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Give a class another name."""
+    from classgraft import api
+
+    renamed = api.rename(_load(bundle), old, new)
+    api.save(renamed, out or bundle)
+    print(renamed.history[-1]["sentence"])
+
+
+@app.command()
+def merge(
+    bundle: BundleArgument,
+    first: Annotated[str, typer.Argument(help="a class, by its exact name", metavar="A")],
+    second: Annotated[str, typer.Argument(help="the class to count as A from now on", metavar="B")],
+    name: Annotated[str | None, typer.Option(help="of the two together (A's)")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,
+) -> None:
+    """Make two classes one, whose probability is the sum of theirs."""
+    from classgraft import api
+
+    merged = api.merge(_load(bundle), first, second, name)
+    api.save(merged, out or bundle)
+    print(f"{merged.history[-1]['sentence']}; {len(merged.classes)} are left")
 
 
 @app.command()
@@ -369,6 +527,72 @@ def demo(
     demonstration.save(story, out, _command())
     _table([(row.name, row.evaluation) for row in story.rows])
     print(f"{out}: the grown model and report.html")
+
+
+@app.command()
+def bench(
+    methods: Annotated[str, typer.Option(help="names from classgraft methods, with commas between", metavar="A,B")],
+    out: Annotated[Path, typer.Option(help="folder of the results; given again, finished cells are not run again")],
+    images: Annotated[
+        str | None, typer.Option(help="training images: a folder with one folder a class, or .parquet")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="test images, on which nothing is chosen")] = None,
+    protocol: Annotated[str | None, typer.Option(help="a paper's, by name, with its images and recipe")] = None,
+    first: Annotated[int | None, typer.Option(help="classes of the first step (10)")] = None,
+    step: Annotated[int | None, typer.Option(help="classes of each later step (10)")] = None,
+    classes: Annotated[int | None, typer.Option(help="only the first so many of the order (all)")] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="classes of each step, where they are not equal", metavar="N,N,N")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="images of each class from the second step on (all)")] = None,
+    blur: Annotated[
+        float | None, typer.Option(help="share of each class's images that come in other steps (0)")
+    ] = None,
+    order_seed: Annotated[str | None, typer.Option(help="seeds or names of class orders (1993)", metavar="N,N")] = None,
+    seeds: Annotated[str, typer.Option(help="each a run of every method on every order", metavar="N,N")] = "0",
+    size: Annotated[int | None, typer.Option(help="side of the squares, in pixels (32)")] = None,
+    arch: Annotated[str | None, typer.Option(help="cifar:NAME or timm:NAME (cifar:resnet32)")] = None,
+    arch_arg: ArchArg = [],  # noqa: B006
+    weights: Annotated[Path | None, typer.Option(help="trained weights that the body starts from (fresh ones)")] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
+    ] = None,
+    exemplars: Annotated[int | None, typer.Option(help="images that methods with a memory of images may keep")] = None,
+    epochs: Annotated[int | None, typer.Option(help="of each step, of every method (30)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step of the optimiser (64)")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate at the start (0.1)")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="of every weight that learns (0.0005)")] = None,
+    milestones: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="shares of the epochs after which it is divided by ten (0.6 0.85)"),
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="augmentation by name (crop-flip)")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="a field of one method; repeatable", metavar="METHOD.FIELD=VALUE")
+    ] = [],  # noqa: B006
+    ray: Annotated[bool, typer.Option("--ray", help="spread the runs over a Ray cluster")] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+) -> None:
+    """Send a stream of classes through methods, and measure them after every step."""
+    from classgraft.evaluator import words
+    from classgraft.evaluator.bench import bench as run
+
+    recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "augment": augment,
+              "milestones": milestones}  # fmt: skip
+    steps = {"first": first, "step": step, "classes": classes, "shots": shots, "blur": blur, "sizes": sizes}
+    chosen = words.setting(protocol, steps, arch, arch_arg, weights, mean, std)
+    changed = {"size": size, "exemplars": exemplars, "orders": words.orders(order_seed)}
+    with _running(device, precision), _progress():
+        run(
+            words.listed(methods), images, test, out=out, protocol=chosen, seeds=words.numbers("--seeds", seeds),
+            recipe=words.given(recipe), settings=words.settings(set_), ray=ray, device=device, precision=precision,  # type: ignore[arg-type]
+            tell=print, warn=_warn, command=_command(), **words.given(changed),
+        )  # fmt: skip
+    print(f"{out}: results.json and report.html")
 
 
 def _load(folder: Path) -> Bundle:

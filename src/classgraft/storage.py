@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from classgraft.errors import InputError
+
+PATIENCE = 20.0
+"""Seconds to wait for another process that reads or replaces a folder."""
 
 
 @contextlib.contextmanager
@@ -26,7 +32,8 @@ def replaced(folder: Path) -> Iterator[Path]:
     recover(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        _sweep(folder)
+        fresh, lock = _fresh(folder)
     except OSError as error:
         raise InputError(f"Nothing can be written beside {folder} ({error.strerror}); choose another place.") from error
     try:
@@ -38,11 +45,12 @@ def replaced(folder: Path) -> Iterator[Path]:
                 flush(path)
         flush(fresh)
         aside = _aside(folder)
-        if folder.exists():
-            folder.rename(aside)
-        fresh.rename(folder)
-        flush(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        with held(folder):
+            if folder.exists():
+                folder.rename(aside)
+            fresh.rename(folder)
+            flush(folder.parent)
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno is None:
             raise
@@ -52,17 +60,77 @@ def replaced(folder: Path) -> Iterator[Path]:
     finally:
         recover(folder)
         shutil.rmtree(fresh, ignore_errors=True)
+        os.close(lock)
+
+
+def _fresh(folder: Path) -> tuple[Path, int]:
+    """An empty folder beside this one, locked while its process lives."""
+    while True:
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        lock = os.open(fresh, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # not every file system knows locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if fresh.exists():  # another process may have swept it away before it was locked
+            return fresh, lock
+        os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left beside this folder: what nobody holds the lock of."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def recover(folder: Path) -> None:
     """Undo a replacement that was cut off between its two renames."""
     folder = _real(folder)
     aside = _aside(folder)
-    if os.path.exists(aside):
+    if not os.path.exists(aside):
+        return
+    with held(folder):  # what is being replaced at this moment was not cut off
+        if not os.path.exists(aside):
+            return
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(folder)
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Inside, nobody replaces this folder; with ``shared`` others may be inside as well, who do not replace it either.
+
+    The lock is the parent folder's, so that nothing is left behind. Where the file system knows no locks, or somebody
+    holds one for longer than any replacement takes, it goes on without.
+    """
+    try:
+        lock = os.open(_real(folder).parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        end = time.monotonic() + PATIENCE
+        while not _locked(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here: there is nothing to wait for
+        return True
+    return True
 
 
 def _real(folder: Path) -> Path:

@@ -33,6 +33,8 @@ class Extender(ABC):
 
     keeps: ClassVar[str] = "nothing"
     """What the memory holds: "nothing", "statistics" or "images"."""
+    memory_type: ClassVar[type | None] = None
+    """The frozen dataclass that ``remember`` gives (``classgraft.packing`` says what may be in it); None: it keeps nothing."""
     unlabelled: ClassVar[bool] = False
     """Whether it can use a task's unlabelled images."""
 
@@ -43,3 +45,14 @@ class Extender(ABC):
     @abstractmethod
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         """A grown copy. The images of earlier tasks are gone: there is only what ``remember`` kept."""
+
+
+class Distiller(ABC):
+    """Teaches a student what a teacher of the same classes knows."""
+
+    @abstractmethod
+    def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
+        """A trained copy of the student; teacher and student are left as they were.
+
+        ``images`` are labelled with some or all of the classes, or not at all: then no term needs labels.
+        """

@@ -35,8 +35,9 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
-    """int64 (N,), places in ``classes``."""
+    """int64 (N,), places in ``classes``; all 0 where nothing is labelled."""
     classes: tuple[str, ...]
+    """Empty where nothing is labelled."""
     preparation: Preparation
     names: tuple[str, ...] = ()
     """File names for messages and captions; empty or one an image."""
@@ -44,7 +45,7 @@ class Images:
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
             raise InputError(f"There are {len(self.pixels)} images but {len(self.labels)} labels; give one each.")
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < max(1, len(self.classes)):
             raise InputError(
                 f"Labels run from {int(self.labels.min())} to {int(self.labels.max())} but there are"
                 f" {len(self.classes)} class names; labels are places in the list of names."
@@ -103,6 +104,10 @@ class Images:
         kept = torch.nonzero(place[self.labels] >= 0)[:, 0]
         return replace(self.subset(kept), labels=place[self.labels[kept]], classes=tuple(classes))
 
+    def without(self, classes: Sequence[str]) -> Images:
+        """All but the images and the names of these classes."""
+        return self.of([name for name in self.classes if name not in classes])
+
     def shots(self, count: int, seed: int) -> Images:
         """At most ``count`` images of each class, drawn by the seed: class by class, without replacement."""
         generator = np.random.default_rng(seed)
@@ -117,11 +122,14 @@ class Images:
         return self.subset(torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(self))[:count])))
 
     def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
-        """Two parts, the second with ``fraction`` of each class (at least one image where it has two or more)."""
+        """Two parts, the second with ``fraction`` of each class (at least one image where it has two or more).
+
+        Unlabelled images count as one class.
+        """
         generator = np.random.default_rng(seed)
         first: list[np.ndarray] = []
         second: list[np.ndarray] = []
-        for k in range(len(self.classes)):
+        for k in range(max(1, len(self.classes))):
             rows = generator.permutation(np.flatnonzero(self.labels.numpy() == k))
             cut = max(1, round(fraction * len(rows))) if len(rows) > 1 else 0
             second.append(np.sort(rows[:cut]))

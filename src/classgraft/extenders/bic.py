@@ -35,6 +35,7 @@ class BiasCorrection(Extender):
     """Cross-entropy and distillation at the ratio of new and old classes; then alpha and beta on held-out images."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     temperature: float = 2.0
     """T, equation 1."""
     held_out: float = 0.1

@@ -29,6 +29,7 @@ class EWC(Extender):
     """Cross-entropy on the new photos and strength / 2 * sum F (weight - anchor)^2, F a mean over images."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type] = Importance
     strength: float = 1000.0
     """Lambda, equation 3; the useful size hangs on network and data."""
     fisher: Kind = "exact"

@@ -27,6 +27,7 @@ class Replay(Extender):
     """Cross-entropy over all classes on new images and exemplars alike; every weight is free."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     exemplars: int = 2000
     """How much is kept, in ``unit``."""
     unit: Unit = "images"

@@ -13,6 +13,7 @@ from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.views import imprinted
 from classgraft.verbs import Extender
 
 
@@ -25,10 +26,20 @@ class Finetune(Extender):
     recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=0.01)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        grown = model.grown(task.classes).requires_grad_(True)
+        names = model.unknown(task.classes)
+        # from zero, the quickest way to lower the old logits is to put out the features
+        rows = imprinted(model, task.train, names) if model.classes and names else ()
+        grown = model.grown(names, *rows).requires_grad_(True)
 
         def objective(batch: Batch) -> Terms:
             return {"new": F.cross_entropy(grown(batch.images), batch.targets)}
 
-        fit(grown, objective, task.train.of(grown.classes), self.recipe, "fine-tuning", statistics=self.statistics)
+        fit(
+            grown,
+            objective,
+            task.train.of(grown.classes),
+            self.recipe,
+            "fine-tuning",
+            statistics=self.statistics or not model.classes,
+        )
         return grown

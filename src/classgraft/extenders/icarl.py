@@ -33,6 +33,7 @@ class ICaRL(Extender):
     """Sigmoid outputs learn labels for new classes and the old network's answers for old ones; nearest means answer."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     exemplars: int = 2000
     """K, how much is kept, in ``unit``."""
     unit: Unit = "images"

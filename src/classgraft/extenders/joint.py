@@ -29,6 +29,7 @@ class Joint(Extender):
     """Cross-entropy over all classes on the images of all classes; every weight is free."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Seen
     balanced: bool = True
     """Show every class equally often, by repeating the images of the smaller ones."""
     recipe: Recipe = Recipe(epochs=20, batch_size=64, lr=0.01, weight_decay=1e-4)

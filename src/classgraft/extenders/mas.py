@@ -32,6 +32,7 @@ class MAS(Extender):
     """Cross-entropy on the new photos and strength * sum Omega (weight - anchor)^2, Omega summed over the tasks."""
 
     keeps: ClassVar[str] = "statistics"
+    memory_type: ClassVar[type] = Importance
     unlabelled: ClassVar[bool] = True
     strength: float = 1.0
     """Lambda, equation 5; the useful size hangs on the size of the logits."""

@@ -6,7 +6,9 @@ arXiv 2004.13513. This is its "CNN" form: the proxies answer, not nearest means.
 Differs from the paper:
 1. Stages end where their last module does, after the ReLU, in any network: the last map of each resolution.
 2. In the neighbourhood loss the true class is left out of the sum, as equation 12 says. The authors' code adds 1 in its place.
-3. Fine-tuning on balanced images (section 4.2) takes a share of the recipe's epochs at half its learning rate.
+3. The scale eta takes no gradient through the margin: early on, making eta small, even negative, would lower that part of the
+   loss faster than learning does.
+4. Fine-tuning on balanced images (section 4.2) takes a share of the recipe's epochs at half its learning rate.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from classgraft.data.images import Images, Task
 from classgraft.losses.podnet import neighbourhood, pooled, pooled_distance, turned
 from classgraft.models.classifier import Classifier, feature_width, folded, frozen
-from classgraft.models.proxies import Proxies, by_proxies, proxies_of
+from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
@@ -37,6 +39,7 @@ class PODNet(Extender):
     """A hinge on proxies' similarities; pooled maps and features stay near the old network's; a balanced end."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     spatial: float = 3.0
     """Lambda_c, weight of the pooled maps' distance, times sqrt(classes / new classes)."""
     flat: float = 1.0
@@ -66,13 +69,15 @@ class PODNet(Extender):
         classes = (*model.classes, *model.unknown(task.classes))
         images = replayed(memory, model, task, classes)
         staged = Staged(body, stages(body, images.view(torch.arange(1), model.device)))
-        grown = Proxies(staged, self.started(model, known, body, images), float(known.scale.detach()) if known else 1.0)
+        grown = with_proxies(
+            staged, self.started(model, known, body, images), float(known.scale.detach()) if known else 1.0
+        )
         old, grown = frozen(grown), grown.requires_grad_(True)
         scale = math.sqrt(len(classes) / max(1, len(classes) - len(model.classes)))
 
         def objective(batch: Batch) -> Terms:
             features, *maps = seen(grown.body, batch.images)
-            terms = {"class": neighbourhood(grown.logits(features), batch.targets, self.margin * grown.scale)}
+            terms = {"class": self.told_apart(grown, features, batch.targets)}
             if model.classes:
                 sizes = [part.shape[1] for part in (features, *maps)]
                 before = asked(old, batch.images, lambda given: torch.cat(seen(old.body, given), 1))
@@ -82,11 +87,15 @@ class PODNet(Extender):
             return terms
 
         fit(grown, objective, images, self.recipe, "PODNet", statistics=not folded(model))
-        answering = Proxies(staged.body, grown.proxies.detach(), float(grown.scale.detach()))
+        answering = with_proxies(staged.body, grown.proxies.detach(), float(grown.scale.detach()))
         if model.classes:  # on what will be kept, as it is as much of every class
             kept = self.remember(by_proxies(answering, classes), task, memory).images
             self.balance(answering, kept)
         return by_proxies(answering, classes)
+
+    def told_apart(self, grown: Proxies, features: Tensor, targets: Tensor) -> Tensor:
+        """The hinge on similarities, with the margin at the scale of the logits."""
+        return neighbourhood(grown.logits(features), targets, self.margin * grown.scale.detach())
 
     def balance(self, grown: Proxies, images: Images) -> None:
         """Train the proxies alone."""
@@ -95,7 +104,7 @@ class PODNet(Extender):
         recipe = replace(self.recipe, epochs=epochs, lr=self.recipe.lr / 2)
 
         def objective(batch: Batch) -> Terms:
-            return {"balanced": neighbourhood(grown(batch.images), batch.targets, self.margin * grown.scale)}
+            return {"balanced": self.told_apart(grown, grown.body(batch.images), batch.targets)}
 
         fit(grown, objective, images, recipe, "balancing")
 

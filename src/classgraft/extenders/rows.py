@@ -14,7 +14,7 @@ from torch import Tensor
 
 from classgraft.data.images import Task
 from classgraft.losses.classification import grown_cross_entropy
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.solve import solve
 from classgraft.training.views import look
 from classgraft.verbs import Extender
@@ -43,7 +43,7 @@ class Rows(Extender):
         inputs, owner = features.flatten(0, 1), labels.repeat_interleave(self.views)
         old = inputs.new_full((len(inputs),), -torch.inf)
         if model.classes:
-            old = (inputs @ model.head.weight.float().cpu().T + model.head.bias.float().cpu()).logsumexp(1)
+            old = frozen(model.head).float().cpu()(inputs).logsumexp(1)
 
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             rows = inputs @ weight.T + bias

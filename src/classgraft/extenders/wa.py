@@ -2,8 +2,10 @@
 
 Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020, arXiv 1911.07053.
 
-Differs from the paper: only rows are held non-negative that were so before (new ones start at zero). Those of a
-classifier that was trained without that restriction would lose what they know.
+Differs from the paper:
+1. Only rows are held non-negative that were so before (new ones start at zero). Those of a classifier that was trained
+   without that restriction would lose what they know.
+2. Its head has no bias. Here biases stay what they were: 0 for new classes, and for all that this method taught.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class WeightAligning(Extender):
     """Cross-entropy and distillation at the ratio of new and old classes; then the rows' mean lengths are made equal."""
 
     keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
     temperature: float = 2.0
     """T, equation 2."""
     clip: bool = True
@@ -50,6 +53,9 @@ class WeightAligning(Extender):
         old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)
         images, known = replayed(memory, model, task, grown.classes), len(model.classes)
         share = known / len(grown.classes)
+        for block in grown.head.linear:  # logits are W'f in the paper: no bias that could learn which classes are many
+            if block.bias is not None:
+                block.bias.requires_grad_(False)
         held = [block for block in grown.head.linear if self.clip and bool((block.weight >= 0).all())]
 
         def objective(batch: Batch) -> Terms:
@@ -65,7 +71,7 @@ class WeightAligning(Extender):
         clip(held)
         if 0 < known < len(grown.classes):
             align(grown.head.linear[:-1], grown.head.linear[-1])
-        return grown
+        return grown.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Losses of distillation: a student's logits and a teacher's in, a scalar out."""
+"""Losses of distillation: a student's logits or activations and a teacher's in, a scalar out."""
 
 from __future__ import annotations
 
@@ -50,3 +50,31 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         targets: t (B, K) in 0..1.
     """
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
+
+
+def hint_distance(guided: Tensor, hint: Tensor) -> Tensor:
+    """Half the squared distance of a regressed activation from the teacher's: summed over channels, else averaged.
+
+    Romero et al.: FitNets, arXiv 1412.6550, equation 3, with the means over the batch and over positions of the authors'
+    code, so that its size hangs on neither.
+
+    Args:
+        guided: what the regressor makes of the student's activation (B, C) or (B, C, H, W).
+        hint: the teacher's, of the same shape, without a graph.
+    """
+    return (guided - hint).square().sum(1).mean() / 2
+
+
+def similarity_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean square of the difference between two row-normalised matrices (B, B) of similarities within the batch.
+
+    G = rows of Q Q^T at unit length, with Q the activations (B, ...) as rows; ||G_T - G_S||^2 / B^2. Tung and Mori:
+    Similarity-preserving knowledge distillation, arXiv 1907.09682, equations 1 to 4, for one pair of layers. Of the
+    activations nothing but the batch must be alike; turning or scaling either side's rows together changes nothing.
+
+    Args:
+        student: activations (B, ...).
+        teacher: activations (B, ...) of any other shape, without a graph.
+    """
+    own, wanted = (F.normalize(rows @ rows.T, dim=1) for rows in (student.flatten(1), teacher.flatten(1)))
+    return (own - wanted).square().mean()

@@ -25,6 +25,11 @@ class Block(nn.Module, ABC):
     def only(self, kept: list[int]) -> Block:
         """A block of these of its classes."""
 
+    @property
+    def linear(self) -> nn.Linear | None:
+        """Its rows, where its logits are those of rows and something more."""
+        return None
+
 
 class Head(nn.Module):
     """Linear rows in blocks, one block for each time that classes were added; or blocks of another rule.
@@ -74,6 +79,11 @@ class Head(nn.Module):
                 f"The head is not made of linear rows ({other}), which this needs; go on with the method that made it."
             )
         return rows
+
+    @property
+    def linear_part(self) -> Head:
+        """The head without what its blocks have beside rows; the rows themselves, not copies."""
+        return Head(block.linear or block if isinstance(block, Block) else block for block in self.parts)
 
     @property
     def weight(self) -> Tensor:
@@ -148,6 +158,21 @@ class Classifier(nn.Module):
         head = Head(blocks).to(parameter.device, parameter.dtype).train(self.head.training)
         copy_ = copy.deepcopy(self, {id(self.head): head})  # the head that goes is not copied
         copy_.classes = tuple(classes)
+        return copy_
+
+    def with_rows(self, names: Sequence[str], weight: Tensor, bias: Tensor) -> Self:
+        """A copy in which the rows of these classes have this weight (N, D) and bias (N,); every other row is as it was."""
+        copy_ = copy.deepcopy(self)
+        places, first = {self.classes.index(name): i for i, name in enumerate(names)}, 0
+        with torch.no_grad():
+            for block in copy_.head.linear_part.linear:
+                own = {k: places[first + k] for k in range(len(block.weight)) if first + k in places}
+                first += len(block.weight)
+                if own and block.bias is None:
+                    block.bias = nn.Parameter(block.weight.new_zeros(len(block.weight)))
+                for k, i in own.items():
+                    block.weight[k] = weight[i]
+                    block.bias[k] = bias[i]
         return copy_
 
     def without(self, names: Sequence[str]) -> Self:

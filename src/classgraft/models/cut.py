@@ -55,6 +55,9 @@ def headless(network: nn.Module, head: str) -> nn.Module:
     """A copy of the network with the identity in place of its head."""
     body = copy.deepcopy(network)
     _replace(body, head, nn.Identity())
+    for part in body.modules():
+        if hasattr(part, "aux_logits"):  # in training, torchvision's networks would give the auxiliary heads' as well
+            part.aux_logits = False  # type: ignore[assignment]
     return body
 
 

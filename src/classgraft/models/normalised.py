@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.structure import Structure
 
 
-class Normalised(nn.Module):
-    """Another body's features at unit length, and beside them the linear head that trained it and will go on to."""
+class Normalised(Structure):
+    """Another body's features at unit length, and beside them the linear rows that trained it and will go on to."""
 
-    def __init__(self, body: nn.Module, head: Head, classes: tuple[str, ...]) -> None:
+    kind = "normalised"
+
+    def __init__(self, inner: Sequence[nn.Module], width: int, rows: int) -> None:
         super().__init__()
-        self.body, self.head = body, head
-        self.classes = classes
-        """Of the head's rows."""
+        (self.body,) = inner
+        self.trained = nn.utils.skip_init(nn.Linear, width, rows)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to features (B, D) of length 1."""
         return F.normalize(self.body(images), dim=1)
 
+    @property
+    def inner(self) -> Sequence[nn.Module]:
+        return (self.body,)
 
+    @property
+    def settings(self) -> dict[str, int]:
+        return {"width": self.trained.in_features, "rows": self.trained.out_features}
+
+
+@torch.no_grad()
 def nearest_mean(model: Classifier, means: Tensor) -> Classifier:
     """A classifier that answers with the nearest of the means (K, D) of unit-length features.
 
     Its logits 2 m_k f - |m_k|^2 are minus the squared distances to the means, up to what all classes have in common.
-    The body and the head of ``model`` are in it, so that ``trainable`` finds them again.
+    The body and the rows of ``model`` are in it, so that ``trainable`` finds them again.
     """
     rows = nn.utils.skip_init(nn.Linear, means.shape[1], len(means), device=model.device)
-    with torch.no_grad():
-        rows.weight.copy_(2 * means)
-        rows.bias.copy_(-means.square().sum(1))
-    head = Head([rows]) if len(means) else Head()
-    return Classifier(Normalised(model.body, model.head, model.classes), head, model.classes).eval()
+    rows.weight.copy_(2 * means)
+    rows.bias.copy_(-means.square().sum(1))
+    body = Normalised([model.body], means.shape[1], len(means)).to(model.device)
+    body.trained.weight.copy_(model.head.weight)
+    body.trained.bias.copy_(model.head.bias)
+    return Classifier(body, Head([rows] if len(means) else []), model.classes).eval()
 
 
 def trainable(model: Classifier) -> Classifier:
-    """The classifier with the head that trained it, where ``model`` answers by nearest mean; else ``model`` itself.
+    """The classifier with the rows that trained it, where ``model`` answers by nearest mean; else ``model`` itself.
 
-    Where classes were added, removed or renamed since, the answering rows take the place of that head.
+    Where classes were added or removed since, the answering rows take the place of those.
     """
     if not isinstance(model.body, Normalised):
         return model
-    head = model.body.head if model.body.classes == model.classes else model.head
-    return Classifier(model.body.body, head, model.classes)
+    fits = model.head.rows == (model.body.trained.out_features,)
+    return Classifier(model.body.body, Head([model.body.trained]) if fits else model.head, model.classes)

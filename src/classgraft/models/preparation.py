@@ -42,6 +42,12 @@ class Preparation:
                 f"The mean is {self.mean} and the deviation {self.std}; give three finite numbers each, std above 0."
             )
 
+    @property
+    def share(self) -> float:
+        """Crop over short side, such that timm, which divides by it and rounds down, comes to ``resize`` again."""
+        share = self.size / self.resize
+        return share if int(self.size / share) == self.resize else math.nextafter(share, 0)
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..1 (B, 3, H, W) to the network's input; prepared images, of any channels, pass as they are."""
         if not any(self.mean) and set(self.std) == {1.0}:

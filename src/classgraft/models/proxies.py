@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.structure import Structure
 
 
-class Proxies(nn.Module):
+class Proxies(Structure):
     """Images to scaled similarities with each class, which has several proxies: the "local similarity classifier".
 
     Douillard et al.: PODNet, ECCV 2020, arXiv 2004.13513, equation 9.
     """
 
-    def __init__(self, body: nn.Module, proxies: Tensor, scale: float = 1.0) -> None:
+    kind = "proxies"
+
+    def __init__(self, inner: Sequence[nn.Module], classes: int, count: int, width: int) -> None:
         super().__init__()
-        self.body = body
-        self.proxies = nn.Parameter(proxies.clone())
+        (self.body,) = inner
+        self.proxies = nn.Parameter(torch.zeros(classes, count, width))
         """(K, P, D)."""
-        self.scale = nn.Parameter(torch.tensor(scale, device=proxies.device))
+        self.scale = nn.Parameter(torch.ones(()))
         """Eta."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -31,6 +36,23 @@ class Proxies(nn.Module):
         """Features (B, D) to eta sum_p softmax_p(c) c, c the cosines with the proxies of each class (B, K)."""
         cosines = torch.einsum("bd,kpd->bkp", F.normalize(features, dim=1), F.normalize(self.proxies, dim=2))
         return self.scale * (cosines.softmax(2) * cosines).sum(2)
+
+    @property
+    def inner(self) -> Sequence[nn.Module]:
+        return (self.body,)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        return dict(zip(("classes", "count", "width"), self.proxies.shape, strict=True))
+
+
+@torch.no_grad()
+def with_proxies(body: nn.Module, proxies: Tensor, scale: float) -> Proxies:
+    """Proxies (K, P, D) on a body, where they lie."""
+    found = Proxies([body], *proxies.shape).to(proxies.device)
+    found.proxies.copy_(proxies)
+    found.scale.fill_(scale)
+    return found
 
 
 def by_proxies(body: Proxies, classes: tuple[str, ...]) -> Classifier:

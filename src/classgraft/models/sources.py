@@ -1,10 +1,11 @@
-"""Where networks come from: ``timm:NAME`` and ``cifar:NAME``, with weights read from a file of tensors."""
+"""Where networks come from, in words: ``timm:NAME`` and the like; and weights, read from a file of tensors."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classgraft.errors import InputError, nearest
-from classgraft.models import cifar_resnet
+from classgraft.models import cifar_resnet, hugging_face, torchvision_nets
 from classgraft.models.preparation import Preparation, usual_resize
+from classgraft.models.wrapped import wrapped
 
-SCHEMES = ("timm", "cifar")
+FORMS = "timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME"
 CIFAR = Preparation(32, 32)  # the mean and standard deviation of the public CIFAR ResNets are ImageNet's
 
 
@@ -28,9 +30,21 @@ class Architecture:
     """A network that can be built again from words alone."""
 
     source: str
-    """``timm:NAME`` or ``cifar:NAME``."""
+    """``timm:NAME``, ``torchvision:NAME``, ``hf:NAME`` or ``cifar:NAME``."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to the constructor; JSON values."""
+    """Passed to the constructor; JSON values. For ``hf`` the model's configuration."""
+    inside: int = 0
+    """Outputs of the network itself where its logits are features (``Beside``); 0 where they are not."""
+
+    @staticmethod
+    def of(source: str, arguments: Mapping[str, Any]) -> Architecture:
+        """From the words of a user; the configuration of a model of Hugging Face is fetched."""
+        scheme, _, name = source.partition(":")
+        if scheme != "hf":
+            return Architecture(source, dict(arguments))
+        if not name:
+            raise InputError("'hf:' does not say which model; write hf:ID or hf:FOLDER.")
+        return Architecture(f"hf:{_short(name)}", hugging_face.configuration(name, arguments))
 
     @property
     def scheme(self) -> str:
@@ -41,7 +55,11 @@ class Architecture:
         return self.source.partition(":")[2]
 
     def build(self, classes: int) -> nn.Module:
-        """A network with fresh weights and ``classes`` outputs.
+        """A network with fresh weights and ``classes`` outputs: tensors in, tensors out, a linear layer last."""
+        return wrapped(self.plain(self.inside or classes), self.inside or classes, classes)
+
+    def plain(self, classes: int) -> nn.Module:
+        """The network as its library gives it, with fresh weights.
 
         Raises:
             InputError: for an unknown scheme, name or argument.
@@ -54,12 +72,34 @@ class Architecture:
             return cifar_resnet.build(self.name, classes)
         if self.scheme == "timm":
             return _timm(self.name, classes, dict(self.arguments))
-        raise InputError(f"'{self.source}' does not say where the network comes from; write timm:NAME or cifar:NAME.")
+        if self.scheme == "torchvision":
+            return torchvision_nets.build(self.name, classes, dict(self.arguments))
+        if self.scheme == "hf":
+            return hugging_face.build(self.arguments, classes)
+        raise InputError(f"'{self.source}' does not say where the network comes from; write {FORMS}.")
 
-    def preparation(self) -> Preparation:
-        """What the source itself says of size, mean and standard deviation."""
+    def pretrained(self, source: str) -> nn.Module:
+        """The network with the weights that its source (the words it was made ``of``) brings."""
+        if self.scheme != "hf":
+            raise InputError(f"The weights of {source} are missing; give a .safetensors or torch file with --weights.")
+        return hugging_face.pretrained(source.partition(":")[2], self.arguments)
+
+    def names(self) -> tuple[str, ...]:
+        """The class names that the source states, in head order; mostly none."""
+        return hugging_face.names(self.arguments) if self.scheme == "hf" else ()
+
+    def needed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those of published weights that the network has a place for."""
+        return torchvision_nets.needed(self.name, weights) if self.scheme == "torchvision" else weights
+
+    def preparation(self, source: str = "", weights: Path | None = None) -> Preparation:
+        """What the source says of size, mean and standard deviation, of these weights where it knows them."""
         if self.scheme == "cifar":
             return CIFAR
+        if self.scheme == "hf":
+            return hugging_face.preparation(source.partition(":")[2], self.arguments)
+        if self.scheme == "torchvision":
+            return torchvision_nets.preparation(self.name, weights.name if weights else "")
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(self.name)
@@ -68,6 +108,11 @@ class Architecture:
         size = config.input_size[-1]
         resize = int(size / config.crop_pct) if size >= 96 else size  # rounded as timm does
         return Preparation(size, max(size, resize), tuple(config.mean), tuple(config.std))  # type: ignore[arg-type]
+
+
+def _short(name: str) -> str:
+    """The id of a model on the hub as it is; of a folder its name alone."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def _timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
@@ -116,18 +161,28 @@ def argument(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of a torch file, which only torch's weights-only reader opens.
+NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "state", "params", "weights")
+"""Keys under which training scripts keep the weights, in the order in which they are looked for."""
+AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "params_ema")
+"""Keys of averaged weights; used where there are no others."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every key."""
 
-    A dictionary under ``state_dict`` or ``model`` is unwrapped and a ``module.`` prefix taken off.
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or of a torch file (``.pth``, ``.pt``, ``.th``, ``.bin``, ...).
+
+    Torch files are opened by torch's weights-only reader alone. Dictionaries under one of ``NESTS``, else ``AVERAGED``,
+    are unwrapped, however deep, and ``PREFIXES`` taken off where all keys have them.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}; check the path.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on broken files the readers raise nearly anything
         reason = "it is damaged, or holds objects other than tensors, which are not opened"
         if isinstance(error, SafetensorError | OSError):
@@ -135,13 +190,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} cannot be read as a file of tensors ({reason}); save the network's state_dict alone, best as .safetensors."
         ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    while isinstance(content, dict) and (inner := _nest(content)):
+        content = content[inner]
     if not isinstance(content, dict) or not content or not all(map(_is_entry, content, content.values())):
         raise InputError(f"{path} holds no dictionary of tensors; save the network's state_dict alone.")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+    found: dict[str, Tensor] = content
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in found)), ""):
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
+
+
+def _nest(content: dict[Any, Any]) -> str:
+    """The key of the dictionary that holds the weights; empty where this one does."""
+    return next((key for key in (*NESTS, *AVERAGED) if isinstance(content.get(key), dict)), "")
 
 
 def _is_entry(key: object, value: object) -> bool:
@@ -174,7 +235,9 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> N
             f"The weights do not fit {what}: {'; '.join(complaints)};"
             " check the architecture, its arguments and the class names."
         )
-    network.load_state_dict(weights, strict=False)
+    fitting = OrderedDict(weights)
+    fitting._metadata = own._metadata  # type: ignore[attr-defined]  # all fits, so it is of the network's own version
+    network.load_state_dict(fitting, strict=False)
 
 
 def _listed(verdict: str, items: list[str]) -> list[str]:
@@ -184,4 +247,4 @@ def _listed(verdict: str, items: list[str]) -> list[str]:
     return [f"{len(items)} tensors {verdict} ({', '.join(items[:3])}{more})"]
 
 
-__all__ = ["SCHEMES", "Architecture", "argument", "load_weights", "read_weights", "usual_resize"]
+__all__ = ["FORMS", "Architecture", "argument", "load_weights", "read_weights", "usual_resize"]

@@ -1,7 +1,6 @@
 """Parts of a head that is made of statistics: what is done to features first, and rules that are no rows.
 
-A closed list: ``spec()`` describes a part in plain JSON, ``build(spec)`` makes it again with tensors still to be loaded.
-Nothing here learns by gradients; what the parts hold are buffers.
+Nothing here learns by gradients; what the parts hold are buffers. ``classgraft.models.heads`` describes them in JSON.
 """
 
 from __future__ import annotations
@@ -14,11 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classgraft.errors import InputError
 from classgraft.models.classifier import Block, fewer
 
-WIDEST = 1 << 16
-"""Random features at most."""
+
+def described(block: nn.Module) -> dict[str, Any]:
+    """A block, or what is done to features before it, in plain JSON."""
+    if type(block) is nn.Linear:
+        return {
+            "kind": "linear",
+            "rows": block.out_features,
+            "width": block.in_features,
+            "bias": block.bias is not None,
+        }
+    return block.spec()  # type: ignore[no-any-return, operator]
 
 
 class Unit(nn.Module):
@@ -88,7 +95,11 @@ class Through(Block):
         return Through(list(self.transforms), fewer(self.block, kept))  # type: ignore[arg-type]
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": "through", "transforms": [part.spec() for part in self.transforms], "block": spec(self.block)}  # type: ignore[operator]
+        return {
+            "kind": "through",
+            "transforms": [described(part) for part in self.transforms],
+            "block": described(self.block),
+        }
 
 
 class Mahalanobis(Block):
@@ -178,48 +189,3 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
         if bias is not None:
             layer.bias.copy_(bias)
     return layer
-
-
-def spec(part: nn.Module) -> dict[str, Any]:
-    """A part of a head in plain JSON."""
-    if isinstance(part, nn.Linear):
-        return {"kind": "linear", "rows": part.out_features, "width": part.in_features, "bias": part.bias is not None}
-    return part.spec()  # type: ignore[no-any-return, operator]
-
-
-def build(described: dict[str, Any]) -> nn.Module:
-    """The part that ``spec`` described; its tensors are zeros until its state is loaded.
-
-    Raises:
-        InputError: it is none of the closed list, or lacks something.
-    """
-    try:
-        return _build(described)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"There is no part of a head like {str(described)[:200]!r}; restore the bundle.") from error
-
-
-def _build(described: dict[str, Any]) -> nn.Module:
-    kind, sizes = described["kind"], {k: int(described[k]) for k in ("rows", "width", "kept") if k in described}
-    if min(sizes.values(), default=1) < 1:
-        raise ValueError("a size below 1")
-    if kind == "unit":
-        return Unit()
-    if kind == "power":
-        return Power(float(described["exponent"]))
-    if kind == "random":
-        inputs, width, seed = int(described["inputs"]), sizes["width"], int(described["seed"])
-        if not (inputs >= 1 and width <= WIDEST and inputs * width <= 1 << 30 and 0 <= seed < 1 << 63):
-            raise ValueError("a projection beyond all measure")
-        return RandomFeatures(inputs, width, seed)
-    if kind == "through":
-        return Through([_build(part) for part in described["transforms"]], _build(described["block"]))  # type: ignore[misc, arg-type]
-    rows, width = sizes["rows"], sizes["width"]
-    if kind == "linear":
-        return linear(torch.zeros(rows, width), torch.zeros(rows) if described["bias"] else None)
-    if kind == "mahalanobis":
-        return Mahalanobis(torch.zeros(rows, width), torch.zeros(rows, width, width))
-    if kind == "neighbours":
-        kept = sizes["kept"]
-        return Neighbours(torch.zeros(kept, width), torch.zeros(kept, dtype=torch.int64), rows, 1, 1.0)
-    raise ValueError(f"no kind {kind}")

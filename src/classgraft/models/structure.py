@@ -97,9 +97,11 @@ def _outermost(module: nn.Module) -> list[tuple[str, Structure]]:
 
 def _kinds() -> dict[str, Callable[..., Structure]]:
     """The closed list."""
-    from classgraft.models.adapter import Adapter  # built on this file
+    from classgraft.models.adapter import Adapter  # these are built on this file
+    from classgraft.models.normalised import Normalised
+    from classgraft.models.proxies import Proxies
 
-    return {kind.kind: kind for kind in (Adapter,)}
+    return {kind.kind: kind for kind in (Adapter, Normalised, Proxies)}
 
 
 def _size(value: object) -> int:

@@ -149,7 +149,7 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as text, to be written as UTF-8."""
-    page = _ENVIRONMENT.get_template("page.html.jinja").render(
+    page = ENVIRONMENT.get_template("page.html.jinja").render(
         report=report,
         chosen=next((row for row in report.results if row.role == "chosen"), None),
         before=next((row for row in report.results if row.role == "before"), None),
@@ -158,7 +158,11 @@ def render(report: Report) -> str:
         confusion=report.confusion and _folded(report.confusion),
         fate=report.confusion and _fate(report.confusion),
     )
-    # Names of files may hold control characters and halves of surrogate pairs, which neither XML nor UTF-8 can carry.
+    return without_controls(page)
+
+
+def without_controls(page: str) -> str:
+    """Names of files may hold control characters and halves of surrogate pairs, which neither XML nor UTF-8 can carry."""
     return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", page)
 
 
@@ -320,14 +324,14 @@ def _address(image: Tensor | Image.Image, side: int = 120) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=PackageLoader("classgraft.report", ""),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {
+ENVIRONMENT.filters |= {
     "percent": _percent,
     "points": _points,
     "count": "{:,}".format,
@@ -339,4 +343,4 @@ _ENVIRONMENT.filters |= {
     "harmonic": plots.harmonic,
     "colour": plots.colour,
 }
-_ENVIRONMENT.globals["plots"] = plots
+ENVIRONMENT.globals["plots"] = plots

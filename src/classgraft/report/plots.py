@@ -112,24 +112,24 @@ def trade(curves: Sequence[Curve], window: Window = ((0.0, 1.0), (0.0, 1.0))) ->
 
 
 def lines(
-    series: Sequence[tuple[str, Sequence[Point], tuple[Point, Point]]],
+    series: Sequence[tuple[str, Sequence[Point], Sequence[Point]]],
     title: str,
     x: Mapping[float, str],
     y: Mapping[float, str],
     labels: tuple[str, str],
 ) -> str:
-    """Named points, each with the straight line through them from one point to another.
+    """Named points, each with the line that belongs to them.
 
     Args:
-        series: (name, points, (start, end) of the line).
+        series: (name, points, corners of the line).
         title: of the whole.
         x: labels by tick; the axis ends with them.
         y: likewise.
         labels: of the axes, x then y.
     """
     plot = _axes(title, (560, 400), x, y, *labels)
-    for k, (name, points, (start, end)) in enumerate(series):
-        _put(plot.inside, "polyline", class_=f"line {colour(k)}", points=plot.path((start, end)))
+    for k, (name, points, corners) in enumerate(series):
+        _put(plot.inside, "polyline", class_=f"line {colour(k)}", points=plot.path(corners))
         for point in points:
             at = plot.place(point)
             mark = _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + at["x"], cy=_TOP + at["y"], r=5)

@@ -81,4 +81,4 @@ def worst(learner: nn.Module, images: Tensor, answers: Tensor, radius: float, it
 def unit(change: Tensor) -> Tensor:
     """At root mean square 1, image by image; of no length where there is none."""
     length = change.flatten(1).norm(dim=1)[:, None, None, None]
-    return (change / length.clamp(min=1e-30)).detach() * math.sqrt(change[0].numel())
+    return (change / length.clamp(min=1e-30)).detach() * math.sqrt(change[0].numel())  # type: ignore[no-any-return]

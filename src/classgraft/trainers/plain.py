@@ -1,9 +1,13 @@
-"""Plain supervised training: cross-entropy, as it is usually done."""
+"""Plain supervised training: cross-entropy, as it is usually done; of a body trained before, head first (LP-FT).
+
+Kumar, Raghunathan, Jones, Ma, Liang: Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
+ICLR 2022, arXiv 2202.10054.
+"""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 
@@ -16,8 +20,11 @@ from classgraft.verbs import Trainer
 
 @dataclass(frozen=True)
 class Plain(Trainer):
-    """Cross-entropy on the labels; every weight is free."""
+    """Cross-entropy on the labels; every weight is free, or at first the head's alone."""
 
+    linear_probe: float = 0.0
+    """Share of the epochs in which the head alone learns, on a body that stands still with its batch-norm statistics,
+    before everything does. 0: fine-tuning, or training from scratch; 1: features extracted by a frozen body."""
     recipe: Recipe = Recipe()
 
     def train(self, model: Classifier, images: Images) -> Classifier:
@@ -26,5 +33,12 @@ class Plain(Trainer):
         def objective(batch: Batch) -> Terms:
             return {"class": F.cross_entropy(learner(batch.images), batch.targets)}
 
-        fit(learner, objective, images.of(model.classes), self.recipe)
-        return learner
+        images = images.of(model.classes)
+        first = round(self.linear_probe * self.recipe.epochs)
+        if first:
+            learner.body.requires_grad_(False)
+            fit(learner, objective, images, replace(self.recipe, epochs=first), "training the head")
+            learner.body.requires_grad_(True)
+        if first < self.recipe.epochs:
+            fit(learner, objective, images, replace(self.recipe, epochs=self.recipe.epochs - first))
+        return learner.eval()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classgraft.data.augment import Augment, centre
 from classgraft.data.images import Images
+from classgraft.models.classifier import Classifier
 from classgraft.training.carries import digest
 from classgraft.training.distributed import gathered, world
 from classgraft.training.engine import current
@@ -112,6 +113,8 @@ def _key(
     if asks and getattr(of, "__self__", None) is not module:
         return ""
     views = f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', '<>')}"
+    if isinstance(module, Classifier) and asks == "Classifier.features":
+        module = module.body  # features are the same under any head
     parts = [(name, type(part), _settings(part)) for name, part in module.named_modules()]
     if "<" in asks + views or any("<" in kind.__qualname__ for _, kind, _ in parts):
         return ""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from classgraft.errors import InputError
 from classgraft.training.distributed import world
-from classgraft.training.hardware import can_compile, has_bf16
+from classgraft.training.hardware import can_compile, has_bf16, keep_memory
 
 Precision = Literal["fp32", "bf16"]
 Work = float
@@ -163,6 +163,8 @@ def choose(where: torch.device, work: Work) -> Engine:
     wishes = {name: wish for name, wish in _wishes.get() if name != "device"}
     precision: Precision = "bf16" if work >= LOWERED and has_bf16(where.type) else "fp32"
     worth = work >= COMPILED and can_compile(where.type)
+    if where.type == "cpu" and work >= LOWERED:
+        keep_memory()
     found = replace(Engine(where.type, precision, worth, True, world().size), **wishes)
     if str(found) not in _said:
         _said.add(str(found))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import shutil
+import sys
 
 import torch
 
@@ -26,3 +28,23 @@ def can_compile(kind: str) -> bool:
     if kind == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Have the C library keep the memory that a step frees for the next step; whether it does.
+
+    Glibc gives large pieces back to the system, which hands them out again page by page, each of them cleared: 13,000
+    page faults in a step of a CIFAR ResNet-32 on a CPU, an eighth of its time. The memory goes back when the process
+    ends.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 32 << 20) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,13 @@ class Importance:
     """Values of the weights, by parameter name, on the CPU."""
     importance: dict[str, Tensor]
     """Of each weight, at least 0, of the same shape."""
+
+    def without(self, names: Sequence[str]) -> Importance:
+        """Of the head, which does not know here whose its rows are, nothing is left."""
+        parts = [
+            {k: v for k, v in part.items() if not k.startswith("head.")} for part in (self.anchor, self.importance)
+        ]
+        return Importance(*parts)
 
 
 def around(model: nn.Module, importance: dict[str, Tensor]) -> Importance:

@@ -1,0 +1,206 @@
+"""Streams through methods: ``classgraft.bench`` and the command of that name.
+
+OUT/results.json       every cell's line, the recipe and the versions
+OUT/cells/NAME.json    one finished cell (method, seed, order); it is not run again
+OUT/runs/NAME/         the run journal of a cell that is under way
+OUT/report.html        the page
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from classgraft import api
+from classgraft.data.images import Images
+from classgraft.data.squares import streams
+from classgraft.errors import InputError
+from classgraft.evaluator.cells import Cell, measured
+from classgraft.evaluator.methods import Methods, cells_of, seeded
+from classgraft.evaluator.orders import Order
+from classgraft.evaluator.page import page
+from classgraft.evaluator.protocols import Equal, Protocol, Stream
+from classgraft.evaluator.reading import Given, chosen, read
+from classgraft.evaluator.settings import Setting, named
+from classgraft.evaluator.spread import one_by_one, over_ray
+from classgraft.pages import write
+from classgraft.training.carries import digest
+from classgraft.training.engine import device as chosen_device
+from classgraft.training.engine import engine
+from classgraft.training.journal import keeping
+
+
+def bench(
+    methods: Methods,
+    images: Given | None = None,
+    test: Given | None = None,
+    *,
+    out: str | Path,
+    protocol: str | Protocol | Setting = Equal(10, 10),
+    seeds: Sequence[int] = (0,),
+    recipe: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ray: bool = False,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16"] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda sentence: None,
+    command: str = "",
+    **changed: Any,
+) -> dict[str, Any]:
+    """Run every method on every order and seed; what ``results.json`` holds.
+
+    Args:
+        methods: names of the catalogue and extenders of one's own, which need no registration; a mapping names them anew.
+        images: the training images; None: those of the protocol.
+        test: the test images, on which nothing is chosen.
+        out: the folder of the results. Given again, finished cells are read and the one that was broken off goes on.
+        protocol: a name of ``classgraft.evaluator.settings.NAMED``, a protocol, or a whole setting.
+        seeds: of fresh weights, the images' order, their augmentation and what a stream draws.
+        recipe: fields of the recipe that differ from the setting's. A method by name learns by the setting's recipe with
+            these; an extender of one's own keeps its recipe but for these.
+        settings: of methods by name, {"lwf": {"temperature": 3}}; they go before the recipe.
+        ray: spread the cells over a Ray cluster.
+        device: as of ``classgraft.training.engine.engine``.
+        precision: likewise.
+        tell: hears one line a cell.
+        warn: hears of images that were skipped.
+        command: the words that this was asked for with, for the page.
+        changed: other fields of ``Setting``: size, start, orders, exemplars.
+
+    Raises:
+        InputError: what does not fit, or ``out`` holds another benchmark's cells.
+    """
+    setting = named(protocol) if isinstance(protocol, str) else protocol
+    setting = setting if isinstance(setting, Setting) else Setting(setting)
+    setting = dataclasses.replace(setting, **changed)
+    setting = dataclasses.replace(setting, recipe=dataclasses.replace(setting.recipe, **(recipe or {})))
+    cells = cells_of(methods, setting, seeds, recipe or {}, settings or {})
+    images, test = setting.images if images is None else images, setting.test if test is None else test
+    train, tested = read(images, test, setting, warn)
+    if ray and (streams(train.pixels) or streams(tested.pixels)):
+        raise InputError(
+            "The images are too many for memory, which Ray needs them in; leave --ray out, or take a smaller size."
+        )
+    folder = Path(out).resolve()
+    job = _Job(setting, train, tested, folder, device, precision)
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        if (line := _finished(folder, cell, job.facts(cell))) is not None:
+            found[cell.name] = line
+            tell(_told(cell, line, " (was there)"))
+    for cell, line in (over_ray if ray else one_by_one)(job, [cell for cell in cells if cell.name not in found]):
+        write(json.dumps({"facts": job.facts(cell), "result": line}, indent=1), _file(folder, cell))
+        shutil.rmtree(job.runs(cell), ignore_errors=True)
+        found[cell.name] = line
+        tell(_told(cell, line))
+        _put(folder, setting, cells, found, command)
+    return _put(folder, setting, cells, found, command)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What every cell needs; called with a cell it gives its line, in this process or another."""
+
+    setting: Setting
+    train: Images
+    test: Images
+    folder: Path
+    device: str | None
+    precision: Literal["fp32", "bf16"] | None
+    known: dict[Order, dict[str, str]] = dataclasses.field(default_factory=dict)
+    """Fingerprints of the images that come in an order."""
+
+    def __call__(self, cell: Cell) -> dict[str, Any]:
+        runs = self.runs(cell)
+        with engine(device=self.device, precision=self.precision), keeping(runs, cell.settings):
+            start = self.setting.start.classifier(cell.seed).to(chosen_device())
+            stream = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed)
+            return measured(cell, start, stream, runs / "seconds.json")
+
+    def runs(self, cell: Cell) -> Path:
+        """Where the cell's training is kept safe while it is under way."""
+        return self.folder / "runs" / f"{cell.name}-{digest(repr(self.facts(cell)))[:8]}"
+
+    def facts(self, cell: Cell) -> dict[str, str]:
+        """What a finished cell must agree in to be taken for one of this benchmark."""
+        return {
+            "method": cell.settings,
+            "protocol": repr(self.setting.protocol),
+            "network": f"{self.setting.start} {self._weights}".strip(),
+            "preparation": repr(self.train.preparation),
+            **self._prints(cell.order),
+        }
+
+    @functools.cached_property
+    def _weights(self) -> str:
+        path = self.setting.start.weights
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+    def _prints(self, order: Order) -> dict[str, str]:
+        if order not in self.known:
+            coming = [name for name in self.train.classes if name in chosen(self.train.classes, self.setting, order)]
+            sets = {"training images": self.train, "test images": self.test}
+            self.known[order] = {words: images.of(coming).fingerprint for words, images in sets.items()}
+        return self.known[order]
+
+
+def _file(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / f"{cell.name}.json"
+
+
+def _finished(folder: Path, cell: Cell, asked: Mapping[str, str]) -> dict[str, Any] | None:
+    """The line of a cell that was run before."""
+    path = _file(folder, cell)
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        line: dict[str, Any] = kept["result"]
+        differing = [key for key, value in asked.items() if kept["facts"].get(key) != value]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"'{path}' is damaged; delete it, and its cell is run again.") from error
+    if differing:
+        raise InputError(
+            f"'{path}' is of another benchmark: the {', '.join(differing)} differ; repeat the same command, or name another"
+            " folder with --out."
+        )
+    return line
+
+
+def _put(
+    folder: Path, setting: Setting, cells: Sequence[Cell], found: Mapping[str, dict[str, Any]], command: str
+) -> dict[str, Any]:
+    """Write what is known: ``results.json`` and the page."""
+    done = [cell for cell in cells if cell.name in found]
+    gathered = {
+        "methods": {
+            label: [found[c.name] for c in done if c.label == label] for label in dict.fromkeys(c.label for c in done)
+        },
+        "settings": {cell.label: dataclasses.replace(cell, method=seeded(cell.method, 0)).settings for cell in done},
+        "protocol": repr(setting.protocol),
+        "network": str(setting.start),
+        "size": setting.size,
+        "exemplars": setting.exemplars,
+        "recipe": {key: value for key, value in dataclasses.asdict(setting.recipe).items() if key != "seed"},
+        "versions": api.versions(),
+    }
+    results: dict[str, Any] = json.loads(json.dumps(gathered, allow_nan=False))  # as whoever reads the file has it
+    write(json.dumps(results, indent=1, ensure_ascii=False) + "\n", folder / "results.json")
+    write(page(results, command), folder / "report.html")
+    return results
+
+
+def _told(cell: Cell, line: Mapping[str, Any], note: str = "") -> str:
+    forgets = "" if line["forgetting"] is None else f", forgetting {100 * line['forgetting']:.1f}"
+    note += " (it diverged: not a number)" * bool(line["diverged"])
+    return (
+        f"{cell.label}, seed {cell.seed}, order {cell.order}: average {100 * line['average']:.1f} %, last"
+        f" {100 * line['last']:.1f} %{forgets}, {line['seconds']:.0f} s{note}"
+    )

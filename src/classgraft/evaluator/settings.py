@@ -1,0 +1,89 @@
+"""Settings: everything but methods and seeds that a benchmark's numbers depend on; those of papers by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from classgraft.errors import InputError, nearest
+from classgraft.evaluator.orders import Order
+from classgraft.evaluator.protocols import Domains, Equal, Protocol, Split
+from classgraft.evaluator.start import Start
+from classgraft.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A protocol on data, with network and recipe."""
+
+    protocol: Protocol
+    images: str = ""
+    """Where the training images are; empty: to be given."""
+    test: str = ""
+    size: int = 32
+    """Side of the squares, in pixels."""
+    start: Start = Start()
+    orders: tuple[Order, ...] = (1993,)
+    recipe: Recipe = Recipe()
+    """Of every method that has one."""
+    exemplars: int | None = None
+    """Images that methods with a field ``exemplars`` may keep; each method's own: None."""
+
+
+CIFAR = Recipe(epochs=170, batch_size=128, lr=0.1, weight_decay=5e-4, milestones=(100 / 170, 120 / 170))
+"""Of the code of Yan, Xie, He: DER, CVPR 2021, arXiv 2103.16788, less its warm-up of the rate."""
+IMAGENET = Recipe(
+    epochs=90, batch_size=128, lr=0.1, weight_decay=1e-4, milestones=(1 / 3, 2 / 3), augment="resized-crop-flip"
+)
+"""Of Hou, Pan, Loy, Wang, Lin: LUCIR, CVPR 2019, section 4.1."""
+MNIST = Recipe(epochs=5, batch_size=128, lr=0.01, weight_decay=0.0, milestones=(), augment="none")
+FEW = (60, *[5] * 8)
+
+_CIFAR = Setting(
+    Equal(10, 10, 100),
+    "torchvision:CIFAR100,root=data,split=train",
+    "torchvision:CIFAR100,root=data,split=test",
+    recipe=CIFAR,
+    exemplars=2000,
+)
+_IMAGENET = Setting(
+    Equal(100, 100, 1000),
+    "hf:ILSVRC/imagenet-1k,split=train",
+    "hf:ILSVRC/imagenet-1k,split=validation",
+    size=224,
+    start=Start("timm:resnet18"),
+    recipe=IMAGENET,
+    exemplars=20_000,
+)
+_MNIST = Setting(
+    Domains("permuted"),
+    "torchvision:MNIST,root=data,split=train",
+    "torchvision:MNIST,root=data,split=test",
+    recipe=MNIST,
+)
+
+NAMED: dict[str, Setting] = {
+    **{f"cifar100-b0-{n}": replace(_CIFAR, protocol=Equal(100 // n, 100 // n, 100)) for n in (5, 10, 20, 50)},
+    **{f"cifar100-b50-{n}": replace(_CIFAR, protocol=Equal(50, 50 // n, 100)) for n in (2, 5, 10)},
+    "cifar100-podnet-b50-5": replace(
+        _CIFAR, protocol=Equal(50, 10, 100), orders=("podnet-1", "podnet-2", "podnet-3")
+    ),
+    "cifar100-few-shot": replace(_CIFAR, protocol=Split(FEW, shots=5)),
+    "cifar100-blurry-10": replace(_CIFAR, protocol=Equal(10, 10, 100, blur=0.1)),
+    # the usual ImageNet-100 is the first hundred classes of this order of all thousand
+    "imagenet100-b0-10": replace(_IMAGENET, protocol=Equal(10, 10, 100), exemplars=2000),
+    "imagenet100-b50-5": replace(_IMAGENET, protocol=Equal(50, 10, 100), exemplars=2000),
+    "imagenet100-b50-10": replace(_IMAGENET, protocol=Equal(50, 5, 100), exemplars=2000),
+    "imagenet1000-b0-10": replace(_IMAGENET, protocol=Equal(100, 100, 1000)),
+    "imagenet1000-b500-5": replace(_IMAGENET, protocol=Equal(500, 100, 1000)),
+    "split-mnist": replace(_MNIST, protocol=Equal(2, 2, 10), orders=("given",)),
+    "permuted-mnist": _MNIST,
+    "rotated-mnist": replace(_MNIST, protocol=Domains("rotated")),
+}  # fmt: skip
+"""B0-N: all classes in N equal steps; B50-N: half of them first, the rest in N steps. Images of one's own may be given
+instead of the ones named, which torchvision looks for in the folder ``data``."""
+
+
+def named(name: str) -> Setting:
+    if name not in NAMED:
+        raise InputError(f"There is no protocol '{name}'.{nearest(name, NAMED)}")
+    return NAMED[name]

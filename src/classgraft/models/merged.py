@@ -1,0 +1,92 @@
+"""Two classes made one, and a class renamed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.models.classifier import Block, Classifier, Head, fewer
+
+
+class Merged(nn.Linear, Block):
+    """Rows of which some stand for several classes made one; ``weight`` (K, D) holds the first row of each.
+
+    A merged class's logit is the log-sum-exp of its rows' logits, so that its softmax probability is the sum of theirs
+    and no other class's changes. No single linear row gives that.
+    """
+
+    def __init__(self, block: nn.Linear, more: nn.Linear, place: Sequence[int]) -> None:
+        """``block`` with ``more`` (M rows and biases), of which row m counts as the block's row ``place[m]``."""
+        nn.Module.__init__(self)  # the parent would draw numbers from the global generator
+        self.in_features, self.out_features = block.in_features, block.out_features
+        self.weight, self.bias, self.more, self.place = block.weight, block.bias, more, tuple(place)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits, more = super().forward(features), self.more(features)
+        for m, k in enumerate(self.place):
+            both = torch.logaddexp(logits[:, k], more[:, m])
+            logits = logits.index_copy(1, torch.tensor([k], device=logits.device), both[:, None])
+        return logits
+
+    def only(self, kept: list[int]) -> Block | nn.Linear:  # type: ignore[override]
+        stay = [m for m, k in enumerate(self.place) if k in kept]
+        first = _linear(self.weight, self.bias, kept)
+        if not stay:
+            return first
+        return Merged(first, _linear(self.more.weight, self.more.bias, stay), [kept.index(self.place[m]) for m in stay])
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "merged", "rows": self.out_features, "width": self.in_features, "place": list(self.place)}
+
+
+def merged(model: Classifier, first: str, second: str) -> Classifier:
+    """A copy in which ``second`` counts as ``first``: its rows stand beside that class's.
+
+    Raises:
+        InputError: the head is not made of rows.
+    """
+    number, k = _at(model, second)
+    gone = fewer(model.head.linear[number], [k])
+    assert isinstance(gone, nn.Linear)
+    rows = [gone, gone.more] if isinstance(gone, Merged) else [gone]
+    copy_ = model.without([second])
+    number, k = _at(copy_, first)
+    block = copy_.head.linear[number]
+    place = [k for part in rows for _ in part.weight]
+    if isinstance(block, Merged):
+        rows, place = [block.more, *rows], [*block.place, *place]
+    head = Head(rows)
+    beside = _linear(head.weight, head.bias, list(range(len(place))))
+    copy_.head.blocks[number] = Merged(block, beside, place).train(block.training)
+    return copy_
+
+
+def renamed(model: Classifier, old: str, new: str) -> Classifier:
+    """A copy in which a class has another name."""
+    copy_ = copy.deepcopy(model)
+    copy_.classes = tuple(new if name == old else name for name in model.classes)
+    return copy_
+
+
+def _at(model: Classifier, name: str) -> tuple[int, int]:
+    """The number of the block that holds a class, and the class's place there."""
+    number, where = 0, model.classes.index(name)
+    while where >= model.head.rows[number]:
+        where -= model.head.rows[number]
+        number += 1
+    return number, where
+
+
+def _linear(weight: Tensor, bias: Tensor | None, kept: Sequence[int]) -> nn.Linear:
+    """A layer of these rows, which draws no random number."""
+    layer = nn.Linear(weight.shape[1], len(kept), bias is not None, device="meta", dtype=weight.dtype)
+    layer.to_empty(device=weight.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight[list(kept)])
+        if bias is not None:
+            layer.bias.copy_(bias[list(kept)])
+    return layer
