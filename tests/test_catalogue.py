@@ -12,9 +12,9 @@ import pytest
 
 from classgraft import catalogue
 from classgraft.errors import InputError, nearest
-from classgraft.verbs import Distiller, Extender, Trainer
+from classgraft.verbs import Distiller, Extender, SelfTrainer, Trainer
 
-VERBS: dict[str, type] = {"extend": Extender, "train": Trainer, "distill": Distiller}
+VERBS: dict[str, type] = {"extend": Extender, "train": Trainer, "self-train": SelfTrainer, "distill": Distiller}
 every_entry = pytest.mark.parametrize("entry", catalogue.ENTRIES, ids=lambda e: e.name)
 
 
@@ -22,7 +22,8 @@ def test_importing_the_catalogue_imports_neither_torch_nor_a_method() -> None:
     code = (
         "import sys, classgraft.catalogue\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'timm')"
-        " or m.startswith(('classgraft.distillers', 'classgraft.extenders', 'classgraft.trainers'))))"
+        " or m.startswith(('classgraft.distillers', 'classgraft.extenders', 'classgraft.trainers',"
+        " 'classgraft.selftrainers'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -42,7 +43,8 @@ def test_every_setting_says_in_the_source_what_it_is(entry: catalogue.Entry) -> 
     import ast
     import inspect
 
-    (body,) = (node.body for node in ast.parse(inspect.getsource(catalogue.method_type(entry))).body)  # type: ignore[attr-defined]
+    kinds = [kind for kind in catalogue.method_type(entry).__mro__ if dataclasses.is_dataclass(kind)]
+    body = [line for kind in kinds for node in ast.parse(inspect.getsource(kind)).body for line in node.body]  # type: ignore[attr-defined]
     documented = {
         field.target.id  # type: ignore[union-attr]
         for field, after in itertools.pairwise(body)
@@ -59,7 +61,13 @@ def test_names_are_unique_and_each_has_a_line() -> None:
 
 @every_entry
 def test_every_method_is_made_by_name_with_its_defaults(entry: catalogue.Entry) -> None:
-    make = {"extend": catalogue.extender, "train": catalogue.trainer, "distill": catalogue.distiller}[entry.verb]
+    verbs = {
+        "extend": catalogue.extender,
+        "train": catalogue.trainer,
+        "self-train": catalogue.selftrainer,
+        "distill": catalogue.distiller,
+    }
+    make = verbs[entry.verb]
     assert make(entry.name) == catalogue.method_type(entry)()
 
 

@@ -30,15 +30,16 @@ from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.packing import Packed, packed, unpacked, without, words
-from classgraft.training import loop
+from classgraft.training import latent, loop
 from classgraft.training.recipe import Recipe
-from classgraft.verbs import Distiller, Extender
+from classgraft.verbs import Distiller, Extender, SelfTrainer
 
 OLD, NEW, LATER = ("ant", "bee", "cow", "dog"), ("elk", "fox"), ("gnu",)
 PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
+SELF_TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "self-train"]
 DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill"]
 FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
@@ -70,6 +71,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "bic": {**FEW_EPOCHS, "exemplars": 12},
     "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
     "plain": FEW_EPOCHS,
+    "cosine": FEW_EPOCHS,
+    "glico": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 30},
+    "glico-transductive": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 30},
+    "pseudo-labels": FEW_EPOCHS,
+    "mean-teacher": FEW_EPOCHS,
+    "fixmatch": {**FEW_EPOCHS, "ratio": 2, "threshold": 0.5},
+    "noisy-student": {**FEW_EPOCHS, "generations": 2, "threshold": 0.0},
+    "meta-pseudo-labels": {**FEW_EPOCHS, "ratio": 2, "threshold": 0.5, "finishing": 0.5},
+    "uda": {**FEW_EPOCHS, "ratio": 2, "threshold": 0.3},
+    "mixmatch": FEW_EPOCHS,
+    "temporal-ensembling": FEW_EPOCHS,
+    "vat": FEW_EPOCHS,
+    "ict": FEW_EPOCHS,
+    "remixmatch": FEW_EPOCHS,
     "kd": FEW_EPOCHS,
     "fitnets": FEW_EPOCHS,
     "similarity": {**FEW_EPOCHS, "soft": 1.0},
@@ -90,6 +105,17 @@ RECIPE: dict[str, Any] = {
     "recipe.seed": 1,
 }
 KEPT: dict[str, Any] = {"exemplars": 8, "unit": "images a class", "herded": False}
+DRAWING: dict[str, Any] = {
+    "dimension": 6,
+    "width": 5,
+    "noise": 0.5,
+    "strength": 0.3,
+    "perceptual": 0.1,
+    "drawing": 10,
+    "drawing_lr": 0.01,
+    "reach": 0.1,
+    "share": 0.9,
+}
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "glne": {
         "views": 4,
@@ -137,6 +163,76 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
     "bic": {"temperature": 1.0, "held_out": 0.6, **KEPT, **RECIPE},
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
+    "cosine": RECIPE,
+    "glico": {**DRAWING, **RECIPE},
+    "glico-transductive": {**DRAWING, **RECIPE},
+    "pseudo-labels": {
+        "strength": 1.0,
+        "begin": 0.5,
+        "full": 0.9,
+        "threshold": 0.9,
+        "source": "model",
+        "ratio": 2,
+        **RECIPE,
+    },
+    "mean-teacher": {"strength": 1.0, "full": 0.9, "decay": 0.1, "ratio": 2, **RECIPE},
+    "fixmatch": {"strength": 0.3, "threshold": 0.95, "ratio": 1, "strong": "cutout", "decay": 0.1, **RECIPE},
+    "noisy-student": {
+        "generations": 1,
+        "strength": 0.3,
+        "ratio": 1,
+        "threshold": 0.9,
+        "balanced": False,
+        "soft": False,
+        "smoothing": 0.0,
+        "dropout": 0.1,
+        "survival": 0.3,
+        **RECIPE,
+    },
+    "meta-pseudo-labels": {
+        "feedback": 0.0,
+        "scaled": False,
+        "consistency": 1.0,
+        "temperature": 0.4,
+        "threshold": 0.99,
+        "ratio": 1,
+        "strong": "cutout",
+        "finishing": 0.0,
+        **RECIPE,
+    },
+    "uda": {
+        "strength": 0.3,
+        "temperature": 0.8,
+        "threshold": 0.6,
+        "annealing": "linear",
+        "ratio": 1,
+        "strong": "cutout",
+        **RECIPE,
+    },
+    "mixmatch": {
+        "strength": 10.0,
+        "guesses": 3,
+        "temperature": 0.9,
+        "alpha": 0.3,
+        "ratio": 2,
+        "decay": 0.1,
+        **RECIPE,
+    },
+    "temporal-ensembling": {"strength": 10.0, "full": 0.9, "decay": 0.3, "ratio": 2, **RECIPE},
+    "vat": {"strength": 0.3, "radius": 0.5, "iterations": 2, "entropy": 0.3, "ratio": 2, **RECIPE},
+    "ict": {"strength": 10.0, "full": 0.9, "alpha": 0.3, "decay": 0.1, "ratio": 2, **RECIPE},
+    "remixmatch": {
+        "strength": 0.3,
+        "unmixed": 1.0,
+        "rotation": 1.0,
+        "views": 3,
+        "temperature": 0.9,
+        "alpha": 0.3,
+        "decay": 0.1,
+        "strong": "cutout",
+        "ratio": 2,
+        **RECIPE,
+    },
     "plain": {"linear_probe": 0.5, **RECIPE},
     "kd": {"share": 0.5, "temperature": 2.0, "squared": False, **RECIPE},
     "fitnets": {
@@ -159,6 +255,32 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
 }
 """Settings beside which a field has its effect, where the small ones leave it none."""
+
+
+class Residual(nn.Module):
+    """A convolution with batch norm beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.inner(x)))
+
+
+class Larger(nn.Module):
+    """A student's body: two residual blocks between a convolution and the mean over positions."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
+        self.layers = nn.Sequential(stem, Residual(6), Residual(6))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).mean((2, 3))
 
 
 class Body(nn.Module):
@@ -230,6 +352,19 @@ def trained() -> Classifier:
     return copy.deepcopy(_trained())
 
 
+def larger(outputs: int = 4) -> Classifier:
+    """Another network for the old classes, untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Classifier(Larger(), Head([nn.Linear(6, outputs)]), OLD[:outputs]).eval()
+
+
+def unlabelled(count: int = 6, seed: int = 3) -> Images:
+    """More pictures of the old classes; what stands for their labels means nothing."""
+    images = photos(OLD, count, seed)
+    return replace(images, labels=0 * images.labels, classes=("",))
+
+
 def student(classes: tuple[str, ...] = OLD) -> Classifier:
     """A thinner network of the same classes, not trained yet."""
     with torch.random.fork_rng():
@@ -239,12 +374,20 @@ def student(classes: tuple[str, ...] = OLD) -> Classifier:
 
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
-    make = catalogue.extender if name in EXTENDERS else catalogue.distiller if name in DISTILLERS else catalogue.trainer
+    verbs = {
+        "extend": catalogue.extender,
+        "train": catalogue.trainer,
+        "self-train": catalogue.selftrainer,
+        "distill": catalogue.distiller,
+    }
+    make = next(verbs[entry.verb] for entry in catalogue.ENTRIES if entry.name == name)
     return make(name, {**SMALL.get(name, {}), **settings})
 
 
 def learnt(method: Any, model: Classifier, images: Images) -> Classifier:
-    """What a trainer makes of a model, or a distiller of a student whose teacher it is."""
+    """What a trainer makes of a model, or a distiller or a self-trainer of a student whose teacher it is."""
+    if isinstance(method, SelfTrainer):
+        return method.train(model, larger().to(model.device).train(model.training), images, unlabelled())
     return method.distill(model, student(), images) if isinstance(method, Distiller) else method.train(model, images)
 
 
@@ -303,7 +446,8 @@ def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
 
 
 extenders = pytest.mark.parametrize("name", EXTENDERS)
-methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + DISTILLERS)
+selftrainers = pytest.mark.parametrize("name", SELF_TRAINERS)
+methods = pytest.mark.parametrize("name", EXTENDERS + TRAINERS + SELF_TRAINERS + DISTILLERS)
 
 
 # -- 1. what the caller gave ----------------------------------------------------------------------------------------
@@ -330,6 +474,48 @@ def test_training_changes_nothing_that_was_given(name: str) -> None:
     before = bits((model, images))
     made(name).train(model, images)
     assert bits((model, images)) == before
+
+
+@selftrainers
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_self_training_changes_nothing_that_was_given(name: str, training: bool) -> None:
+    given = (trained().train(training), larger().train(training), photos(OLD), unlabelled())
+    before = bits(given)
+    found = made(name).train(*given)
+    assert bits(given) == before
+    with torch.no_grad():
+        for tensor in found.state_dict().values():
+            tensor.zero_()
+    assert bits(given) == before
+
+
+@selftrainers
+def test_the_model_may_be_its_own_student(name: str) -> None:
+    model = trained()
+    assert sound(made(name).train(model, model, photos(OLD), unlabelled()), OLD)
+
+
+@selftrainers
+def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str) -> None:
+    images = unlabelled()
+    other = replace(images, labels=torch.arange(len(images)) % 3, classes=("x", "y", "z"))
+    found = [weights(made(name).train(trained(), larger(), photos(OLD), each)) for each in (images, other)]
+    assert found[0] == found[1]
+
+
+@selftrainers
+@pytest.mark.parametrize(("count", "free"), [(1, 6), (5, 1), (1, 1)])
+def test_self_training_works_from_few_images(name: str, count: int, free: int) -> None:
+    one = unlabelled(free).subset(torch.arange(1)) if free == 1 else unlabelled(free)
+    assert sound(made(name).train(trained(), larger(), photos(OLD, count), one), OLD)
+
+
+@selftrainers
+def test_labels_of_self_training_count_in_the_order_of_the_images_own_classes(name: str) -> None:
+    images = photos(OLD)
+    turned = replace(images, labels=3 - images.labels, classes=OLD[::-1])
+    found = [weights(made(name).train(trained(), larger(), each, unlabelled())) for each in (images, turned)]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", DISTILLERS)
@@ -505,8 +691,20 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
 
         return solve(noting, *given, **options)
 
+    def spying_descend(objective: Callable[..., Any], learning: Any, *given: Any, **options: Any) -> Any:
+        def noting(batch: Any) -> Any:
+            terms = objective(batch)
+            parts = [p for part in learning for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+            note(terms, [p for p in parts if p.requires_grad])
+            return terms
+
+        return loop.descend(noting, learning, *given, **options)
+
     if hasattr(module, "fit"):
         monkeypatch.setattr(module, "fit", spying_fit)
+    for place in (module, latent):
+        if hasattr(place, "descend"):
+            monkeypatch.setattr(place, "descend", spying_descend)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
     (run or (lambda: outcome(name)))()
@@ -530,6 +728,20 @@ TERMS = {
     "bic": {"class", "old", "correction"},
     "podnet": {"class", "spatial", "flat", "balanced"},
     "plain": {"class"},
+    "cosine": {"class"},
+    "glico": {"pixels", "maps", "class", "learning"},
+    "glico-transductive": {"pixels", "maps", "class", "learning"},
+    "pseudo-labels": {"labelled", "unlabelled"},
+    "mean-teacher": {"labelled", "unlabelled"},
+    "fixmatch": {"labelled", "unlabelled"},
+    "noisy-student": {"labelled", "unlabelled"},
+    "meta-pseudo-labels": {"student", "labelled", "consistency", "feedback", "finishing"},
+    "uda": {"labelled", "unlabelled"},
+    "mixmatch": {"labelled", "unlabelled"},
+    "temporal-ensembling": {"labelled", "unlabelled"},
+    "vat": {"labelled", "unlabelled", "entropy"},
+    "ict": {"labelled", "unlabelled"},
+    "remixmatch": {"labelled", "unlabelled", "unmixed", "rotation"},
     "kd": {"hard", "soft"},
     "fitnets": {"hint", "class", "soft"},
     "similarity": {"class", "similarity", "soft"},
@@ -544,7 +756,9 @@ def test_without_labels_every_term_that_is_left_has_a_gradient(name: str, monkey
     assert seen.keys() == TERMS[name] - ({"hard", "class"} if name != "similarity" else set())
 
 
-@pytest.mark.parametrize("name", [n for n in EXTENDERS + TRAINERS + DISTILLERS if n not in WITHOUT_TERMS])
+@pytest.mark.parametrize(
+    "name", [n for n in EXTENDERS + TRAINERS + SELF_TRAINERS + DISTILLERS if n not in WITHOUT_TERMS]
+)
 def test_every_named_term_has_a_gradient_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spied(name, monkeypatch)
     assert seen, "no term was seen: the method neither calls fit nor solve"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
     from classgraft.shrinking import distill
+    from classgraft.teaching import self_train, start
     from classgraft.training.recipe import Recipe
 
 _HOME = {
@@ -57,6 +58,7 @@ _HOME = {
         ),
         "classgraft.api",
     ),
+    **dict.fromkeys(("self_train", "start"), "classgraft.teaching"),
     "bench": "classgraft.evaluator.bench",
     "distill": "classgraft.shrinking",
     "Bundle": "classgraft.bundle",
@@ -89,6 +91,8 @@ __all__ = [
     "remove",
     "rename",
     "save",
+    "self_train",
+    "start",
     "train",
     "undo",
     "verify",

@@ -32,6 +32,7 @@ from classgraft.models.merged import merged, renamed
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
+from classgraft.trainers.glico import enriched
 from classgraft.training.answers import answers
 from classgraft.training.loop import report as tell
 from classgraft.verbs import Extender
@@ -153,6 +154,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         update: photos may also be of classes that an earlier extension added; their rows are refined.
         old_images: a source (or a list of them) of images of the old classes: ``remember`` looks at them first, and the
             extension sees only what it kept.
+        unlabelled: pictures whose class nobody knows, for methods that can use them.
+        enrich: pictures to make of each class first, between its photos (``glico``; 0).
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
     """
@@ -200,6 +203,8 @@ def _extend_bundle(
     shots: int | None = None,
     seed: int = 0,
     old_images: Sources | Images | None = None,
+    unlabelled: str | Path | Images | None = None,
+    enrich: int = 0,
     update: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
@@ -213,6 +218,11 @@ def _extend_bundle(
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(chosen, "extend")))}
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
+    if unlabelled is not None and not extender.unlabelled:
+        able = [e.name for e in catalogue.ENTRIES if getattr(catalogue.method_type(e), "unlabelled", False)]
+        raise InputError(
+            f"{chosen} cannot use unlabelled images; leave --unlabelled out, or choose a method that can: {', '.join(able)}."
+        )
     if not isinstance(photos, Images):
         source = open_sources(photos)
         _refuse_known(bundle, source.classes, update)
@@ -225,15 +235,23 @@ def _extend_bundle(
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
     old = None if old_images is None else _known(bundle, old_images, strict, warn)
+    free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     if old is not None:
-        memory = _look_back(bundle, chosen, extender, old, strict, warn)
+        memory = _look_back(bundle, chosen, extender, old, free)
+    elif free is not None:  # of the old classes' images these alone may do
+        memory = extender.remember(
+            bundle.model, Task(bundle.classes, photos.subset(torch.arange(0)), free), memories.recall(bundle, chosen)
+        )
     else:
         memory = memories.recall(bundle, chosen)
     if again:
         _refuse_unkept(memory, chosen, again)
     decoded = time.perf_counter()
-    grown = extender.extend(bundle.model, memory, Task(photos.classes, photos))
-    held = _kept(bundle, chosen, grown, extender.remember(grown, Task(photos.classes, photos), memory), warn)
+    task = Task(photos.classes, photos, free)
+    if enrich:
+        task = enriched(task, enrich, bundle.model, catalogue.trainer("glico", {"seed": seed}))  # type: ignore[arg-type]
+    grown = extender.extend(bundle.model, memory, task)
+    held = _kept(bundle, chosen, grown, extender.remember(grown, task, memory), warn)
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
     event = _event(
         "extend",
@@ -245,6 +263,7 @@ def _extend_bundle(
         updated=list(again),
         photos=len(photos),
         shots=shots,
+        enriched=enrich,
         seed=seed,
         bytes=held[chosen].content.nbytes if chosen in held else 0,
         seconds=seconds,
@@ -270,7 +289,7 @@ def remember(
     extender = catalogue.extender(method, settings)
     if extender.memory_type is None:
         raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
-    memory = _look_back(bundle, method, extender, images, strict, warn)
+    memory = _look_back(bundle, method, extender, _known(bundle, images, strict, warn))
     held = memories.kept(bundle, method, bundle.model, memory)
     size = held[method].content.nbytes if method in held else 0
     event = _event(
@@ -284,21 +303,15 @@ def remember(
 
 
 def _look_back(
-    bundle: Bundle,
-    method: str,
-    extender: Extender,
-    images: Sources | Images,
-    strict: bool,
-    warn: Callable[[str], None],
+    bundle: Bundle, method: str, extender: Extender, old: Images, free: Images | None = None
 ) -> object | None:
     """What the method keeps once it has seen these images of classes that the model has."""
-    old = _known(bundle, images, strict, warn)
     seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
     try:
         before = packing.without(memories.recall(bundle, method), seen)
     except InputError:  # what was kept is of another body, and these images are to replace it
         before = None
-    return extender.remember(bundle.model, Task(seen, old.of(seen)), before)
+    return extender.remember(bundle.model, Task(seen, old.of(seen), free), before)
 
 
 def _known(bundle: Bundle, images: Sources | Images, strict: bool, warn: Callable[[str], None]) -> Images:
@@ -540,14 +553,26 @@ def predict(
     return found
 
 
-def train(bundle: Bundle, images: Images, method: str = "plain", settings: Mapping[str, Any] | None = None) -> Bundle:
+def train(
+    bundle: Bundle,
+    images: Sources | Images,
+    method: str = "plain",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
     """Train a bundle's model on labelled images of its classes."""
-    trained = catalogue.trainer(method, settings).train(bundle.model, images)
-    event = _event(
-        "train", f"trained by {method} on {len(images)} images", method=method, settings=dict(settings or {})
-    )
+    trainer, known = catalogue.trainer(method, settings), _known(bundle, images, strict, warn)
+    trained = trainer.train(bundle.model, known)
+    sentence = f"trained by {method} on {len(known)} images"
+    event = _event("train", sentence, method=method, settings=_settings_of(trainer))
+    return _taught(bundle, trained, event)
+
+
+def _taught(bundle: Bundle, model: Classifier, event: dict[str, Any]) -> Bundle:
     # what the steps before kept to be undone, and what methods keep, was beside other weights
-    return dataclasses.replace(bundle, model=trained, history=(*bundle.history, event), undone=(), memories={})
+    return dataclasses.replace(bundle, model=model, history=(*bundle.history, event), undone=(), memories={})
 
 
 def export(
@@ -604,14 +629,28 @@ def verify(
     return found if words else [*found, "No step of its history promises anything of the classes before."]
 
 
-def pictures(bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None) -> Images:
+def pictures(
+    bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
+) -> Images:
     """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
     table = Path(where).suffix.lower() == ".parquet"
     source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
-    loaded = load_within(source, bundle.preparation.resize)
+    loaded = load_within(source, bundle.preparation.resize, strict=strict)
     _say_skipped(loaded.skipped, warn)
     labels = torch.zeros(len(loaded.names), dtype=torch.int64)
     return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
+
+
+def unlabelled_images(
+    bundle: Bundle,
+    source: str | Path | Images,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """Images whose labels nobody knows: files, folders of any form, or a table whose labels are not looked at."""
+    images = source if isinstance(source, Images) else pictures(bundle, source, warn, strict)
+    return dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=("",))
 
 
 def undo(bundle: Bundle) -> Bundle:

@@ -13,7 +13,7 @@ from classgraft.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from classgraft.training.recipe import Recipe
-    from classgraft.verbs import Distiller, Extender, Trainer
+    from classgraft.verbs import Distiller, Extender, SelfTrainer, Trainer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
 
     name: str
     verb: str
-    """"extend", "train" or "distill"."""
+    """"extend", "train", "self-train" or "distill"."""
     module: str
     type: str
     summary: str
@@ -137,6 +137,100 @@ ENTRIES = (
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
+    Entry(
+        "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
+    ),
+    Entry(
+        "glico",
+        "train",
+        "classgraft.trainers.glico",
+        "GLICO",
+        "a generator learnt from the few images makes more of them",
+    ),
+    Entry(
+        "glico-transductive",
+        "self-train",
+        "classgraft.trainers.glico",
+        "TransductiveGLICO",
+        "glico whose generator also sees the unlabelled images, such as those to be told apart",
+    ),
+    Entry(
+        "pseudo-labels",
+        "self-train",
+        "classgraft.selftrainers.pseudo_labels",
+        "PseudoLabels",
+        "its own sure answers, or another model's, are labels",
+    ),
+    Entry(
+        "mean-teacher",
+        "self-train",
+        "classgraft.selftrainers.mean_teacher",
+        "MeanTeacher",
+        "agrees with the average of its own weights over time",
+    ),
+    Entry(
+        "fixmatch",
+        "self-train",
+        "classgraft.selftrainers.fixmatch",
+        "FixMatch",
+        "a sure answer to a weak view is the label of a strong one",
+    ),
+    Entry(
+        "noisy-student",
+        "self-train",
+        "classgraft.selftrainers.noisy_student",
+        "NoisyStudent",
+        "generations of equal or larger students, noised, on a teacher's balanced answers",
+    ),
+    Entry(
+        "meta-pseudo-labels",
+        "self-train",
+        "classgraft.selftrainers.meta_pseudo_labels",
+        "MetaPseudoLabels",
+        "a teacher that learns from how well its labels served the student",
+    ),
+    Entry(
+        "uda",
+        "self-train",
+        "classgraft.selftrainers.uda",
+        "UDA",
+        "a strong view agrees with the sharpened answer to a weak one",
+    ),
+    Entry(
+        "mixmatch",
+        "self-train",
+        "classgraft.selftrainers.mixmatch",
+        "MixMatch",
+        "guessed labels, sharpened, and everything mixed with everything",
+    ),
+    Entry(
+        "temporal-ensembling",
+        "self-train",
+        "classgraft.selftrainers.temporal_ensembling",
+        "TemporalEnsembling",
+        "agrees with the mean of its own earlier answers",
+    ),
+    Entry(
+        "vat",
+        "self-train",
+        "classgraft.selftrainers.vat",
+        "VAT",
+        "keeps its answers under the small change that would move them most",
+    ),
+    Entry(
+        "ict",
+        "self-train",
+        "classgraft.selftrainers.ict",
+        "ICT",
+        "the answer to a mixture is the mixture of answers",
+    ),
+    Entry(
+        "remixmatch",
+        "self-train",
+        "classgraft.selftrainers.remixmatch",
+        "ReMixMatch",
+        "MixMatch with aligned guesses, strong views and rotations",
+    ),
     Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
     Entry(
         "fitnets",
@@ -158,7 +252,7 @@ ENTRIES = (
 RANGES = {
     "views": (1, math.inf),
     "batch_size": (1, math.inf),
-    "alpha": (0, 1),
+    "glne-literal.alpha": (0, 1),
     "components": (1, math.inf),
     "confidence": (0, 1),
     "epsilon": (0, 1),
@@ -168,9 +262,20 @@ RANGES = {
     "momentum": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
+    "threshold": (0, 1),
+    "decay": (0, 1),
+    "survival": (1e-3, 1),
+    "dimension": (2, 1 << 12),
+    "reach": (0, 1),
+    "share": (0, 1),
+    "dropout": (0, 0.99),
+    "alpha": (1e-3, math.inf),
+    "guesses": (1, math.inf),
+    "generations": (1, math.inf),
+    "finishing": (0, 1),
+    "ratio": (1, math.inf),
     "proxies": (1, math.inf),
     "shrinkage": (1e-12, 1),
-    "share": (0, 1),
     "hinting": (0, 1),
     "linear_probe": (0, 1),
     "power": (1e-3, math.inf),
@@ -197,6 +302,11 @@ def extender(name: str, settings: Mapping[str, Any] | None = None) -> Extender:
 def trainer(name: str, settings: Mapping[str, Any] | None = None) -> Trainer:
     """A method that trains, with these fields set."""
     return _make(entry(name, "train"), settings or {})  # type: ignore[no-any-return]
+
+
+def selftrainer(name: str, settings: Mapping[str, Any] | None = None) -> SelfTrainer:
+    """A method that trains on unlabelled images as well, with these fields set."""
+    return _make(entry(name, "self-train"), settings or {})  # type: ignore[no-any-return]
 
 
 def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller:
@@ -249,7 +359,7 @@ def _of_type(method: str, hint: Any, name: str, value: Any) -> Any:
         value = float(value)
     if isinstance(hint, type) and type(value) is not hint:
         raise InputError(f"The setting {name} of {method} is {hint.__name__}, not {value!r}.")
-    least, most = RANGES.get(name, (0, math.inf))
+    least, most = RANGES.get(f"{method}.{name}", RANGES.get(name, (0, math.inf)))
     if hint in (int, float) and not (least <= value <= most and math.isfinite(value)):
         raise InputError(
             f"The setting {name} of {method} is {value!r}; it is {least} at least{f', {most} at most' * (most < math.inf)}."

@@ -43,6 +43,21 @@ Images = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 
 
+Epochs = Annotated[int | None, typer.Option(help="passes over the images", min=1)]
+BatchSize = Annotated[int | None, typer.Option(help="images a step", min=1)]
+Rate = Annotated[float | None, typer.Option("--lr", help="learning rate at the start")]
+WeightDecay = Annotated[float | None, typer.Option(help="decay of every weight")]
+Milestones = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="shares of the epochs after which the rate is divided by ten", metavar="FIRST SECOND"),
+]
+AugmentName = Annotated[str | None, typer.Option("--augment", help="such as none, crop-flip, crop-flip+autoaugment")]
+ArchArg = Annotated[
+    list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
+]
+RunFolder = Annotated[
+    Path | None, typer.Option(help="keep training safe from a stop here; the same command again goes on")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (the accelerator where there is one)")]
 
 
@@ -97,9 +112,7 @@ def import_(
     classes: Annotated[
         Path | None, typer.Option(help="text file of class names, one a line, in head order (hf: its own)")
     ] = None,
-    arch_arg: Annotated[
-        list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
+    arch_arg: ArchArg = [],  # noqa: B006
     mean: Annotated[
         tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
     ] = None,
@@ -141,15 +154,17 @@ def extend(
     old_images: Annotated[
         list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
     ] = [],  # noqa: B006
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="pictures without labels, for methods that can use them")
+    ] = None,
+    enrich: Annotated[int, typer.Option(help="pictures to make of each class first, between its photos", min=0)] = 0,
     update: Annotated[
         bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
     ] = False,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
-    run_folder: Annotated[
-        Path | None, typer.Option(help="keep training safe from a stop here; the same command again goes on")
-    ] = None,
+    run_folder: RunFolder = None,
     strict: Strict = False,
 ) -> None:
     """Add classes from a few photos."""
@@ -157,11 +172,11 @@ def extend(
 
     started = time.perf_counter()
     api.check_place(out)
-    with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed}"), _progress():
+    with _running(device, precision, run_folder, f"{method} {set_} {shots} {seed} {enrich}"), _progress():
         base = _load(bundle)
         grown = api.extend(
             base, photos, method=method, settings=_settings(set_), shots=shots, seed=seed, old_images=old_images or None,
-            update=update, strict=strict, warn=_warn,
+            unlabelled=unlabelled, enrich=enrich, update=update, strict=strict, warn=_warn,
         )  # fmt: skip
     api.save(grown, out)
     event = grown.history[-1]
@@ -215,9 +230,7 @@ def distill(
     ] = False,
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
-    run_folder: Annotated[
-        Path | None, typer.Option(help="keep training safe from a stop here; the same command again goes on")
-    ] = None,
+    run_folder: RunFolder = None,
     strict: Strict = False,
 ) -> None:
     """Shrink a model: teach another network its classes, from images with or without labels."""
@@ -235,6 +248,101 @@ def distill(
     api.save(learnt, out)
     print(f"{learnt.history[-1]['sentence']}, in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {learnt.architecture.source} with {len(learnt.classes)} classes")
+
+
+@app.command()
+def train(
+    images: Images,
+    arch: Annotated[str, typer.Option(help="timm:NAME, torchvision:NAME, hf:ID-or-folder or cifar:NAME")],
+    out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    weights: Annotated[
+        Path | None, typer.Option(help="of a trained network, whose head is replaced (from scratch without)")
+    ] = None,
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "plain",
+    shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="side of the square that the network sees")] = None,
+    arch_arg: ArchArg = [],  # noqa: B006
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    milestones: Milestones = None,
+    augment: AugmentName = None,
+    seed: Seed = 0,
+    set_: Set = [],  # noqa: B006
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+    run_folder: RunFolder = None,
+    strict: Strict = False,
+) -> None:
+    """Train a classifier from labelled images: from scratch, or from a trained network."""
+    from classgraft import api, teaching
+    from classgraft.data.sources import open_sources
+    from classgraft.models.sources import argument
+
+    started = time.perf_counter()
+    api.check_place(out)
+    settings = _recipe(epochs, batch_size, lr, weight_decay, milestones, augment, seed) | _settings(set_)
+    with _running(device, precision, run_folder, f"train {method} {settings} {shots}"), _progress():
+        source = open_sources(images)
+        bundle = teaching.start(
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
+        )
+        known = api.images_of(source, bundle.preparation, strict=strict, warn=_warn)
+        bundle = api.train(_placed(bundle), known.shots(shots, seed) if shots else known, method, settings)
+    api.save(bundle, out)
+    print(f"{bundle.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
+    print(f"{out}: {arch} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels")
+
+
+@app.command("self-train")
+def self_train(
+    bundle: BundleArgument,
+    labelled: Annotated[str, typer.Argument(help="a folder with one folder a class, a .parquet file, hf:ID ...")],
+    unlabelled: Annotated[Path, typer.Argument(help="a folder of pictures, or a .parquet file (labels are not read)")],
+    out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "pseudo-labels",
+    student: Annotated[
+        str | None, typer.Option(help="timm:NAME, cifar:NAME ..., fresh, in place of the model itself")
+    ] = None,
+    arch_arg: ArchArg = [],  # noqa: B006
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    milestones: Milestones = None,
+    augment: AugmentName = None,
+    seed: Seed = 0,
+    set_: Set = [],  # noqa: B006
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of training alone (chosen)")] = None,
+    run_folder: RunFolder = None,
+    strict: Strict = False,
+) -> None:
+    """Train on a few labelled and many unlabelled images; epochs are passes over the unlabelled ones."""
+    from classgraft import api, teaching
+    from classgraft.models.sources import argument
+
+    started = time.perf_counter()
+    api.check_place(out)
+    settings = _recipe(epochs, batch_size, lr, weight_decay, milestones, augment, seed) | _settings(set_)
+    with _running(device, precision, run_folder, f"self-train {method} {settings} {student}"), _progress():
+        model, pupil = _load(bundle), None
+        if student is not None:
+            fresh = teaching.start(
+                student,
+                model.classes,
+                arguments=dict(map(argument, arch_arg)),
+                preparation=model.preparation,
+                seed=seed,
+            )
+            pupil = _placed(fresh)
+        trained = teaching.self_train(
+            model, labelled, unlabelled, method, settings, student=pupil, strict=strict, warn=_warn
+        )
+    api.save(trained, out)
+    print(f"{trained.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
+    print(f"{out}: {trained.architecture.source} with {len(trained.classes)} classes")
 
 
 @app.command()
@@ -399,7 +507,7 @@ def methods() -> None:
 
     width = max(len(entry.name) for entry in ENTRIES)
     for entry in ENTRIES:
-        print(f"{entry.verb:8}{entry.name:{width}}  {entry.summary}")
+        print(f"{entry.verb:12}{entry.name:{width}}  {entry.summary}")
 
 
 @app.command()
@@ -444,9 +552,7 @@ def bench(
     seeds: Annotated[str, typer.Option(help="each a run of every method on every order", metavar="N,N")] = "0",
     size: Annotated[int | None, typer.Option(help="side of the squares, in pixels (32)")] = None,
     arch: Annotated[str | None, typer.Option(help="cifar:NAME or timm:NAME (cifar:resnet32)")] = None,
-    arch_arg: Annotated[
-        list[str], typer.Option(help="argument of the network, as key=value; repeatable", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
+    arch_arg: ArchArg = [],  # noqa: B006
     weights: Annotated[Path | None, typer.Option(help="trained weights that the body starts from (fresh ones)")] = None,
     mean: Annotated[
         tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
@@ -491,11 +597,31 @@ def bench(
 
 def _load(folder: Path) -> Bundle:
     from classgraft import api
+
+    return _placed(api.load(folder))
+
+
+def _placed(bundle: Bundle) -> Bundle:
+    """The bundle, its model on the device that was asked for."""
     from classgraft.training.engine import device
 
-    bundle = api.load(folder)
     bundle.model.to(device())
     return bundle
+
+
+def _recipe(
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    weight_decay: float | None,
+    milestones: tuple[float, float] | None,
+    augment: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The recipe's fields that were given."""
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
+             "milestones": milestones, "augment": augment, "seed": seed}  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @contextlib.contextmanager

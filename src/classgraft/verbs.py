@@ -17,6 +17,17 @@ class Trainer(ABC):
         """A trained copy; the model given is left as it was."""
 
 
+class SelfTrainer(ABC):
+    """Teaches a student from labelled images and from images whose labels nobody knows."""
+
+    @abstractmethod
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        """A trained copy of the student; ``model``, which has learnt its classes, may teach it.
+
+        The labels that ``unlabelled`` carries mean nothing and are never looked at. All else is left as it was.
+        """
+
+
 class Extender(ABC):
     """Adds the classes of a task to a classifier."""
 
@@ -24,6 +35,8 @@ class Extender(ABC):
     """What the memory holds: "nothing", "statistics" or "images"."""
     memory_type: ClassVar[type | None] = None
     """The frozen dataclass that ``remember`` gives (``classgraft.packing`` says what may be in it); None: it keeps nothing."""
+    unlabelled: ClassVar[bool] = False
+    """Whether it can use a task's unlabelled images."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
         """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""

@@ -33,6 +33,7 @@ class MAS(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type] = Importance
+    unlabelled: ClassVar[bool] = True
     strength: float = 1.0
     """Lambda, equation 5; the useful size hangs on the size of the logits."""
     images: int = 500

@@ -38,3 +38,16 @@ def among(logits: Tensor, own: Tensor, groups: Tensor) -> Tensor:
     """Logits (B, K) of classes outside of each sample's group ``own`` (B,) so low that their probability is 0."""
     low = torch.finfo(logits.dtype).min / 4  # finite, so that 0 times its logarithm is 0
     return logits.masked_fill(own[:, None] != groups, low)
+
+
+def cosine_distance(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean of 1 - cos(output, unit vector of the class), which is 1 - output_y / |output|.
+
+    Barz, Denzler: Deep Learning on Small Datasets without Pre-Training using Cosine Loss, WACV 2020, arXiv 1901.09054,
+    equation 3 with one-hot vectors. It is bounded, so no single image pulls harder for being far off.
+
+    Args:
+        outputs: (B, K).
+        targets: (B,).
+    """
+    return 1 - F.normalize(outputs, dim=1).gather(1, targets[:, None]).mean()

@@ -240,3 +240,11 @@ def folded(model: Classifier) -> bool:
     untouched = not any(mean.any() for mean in means) and all(bool(((v - 1).abs() < 1e-3).all()) for v in variances)
     fresh = not model.classes and all(bool((v == 1).all()) for v in variances)
     return bool(variances) and untouched and not fresh
+
+
+def untrained(body: nn.Module) -> bool:
+    """Whether no normalisation layer shows a trace of training: all statistics and offsets are still at their start."""
+    names = ("bias", "running_mean", "num_batches_tracked")
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+    traces = [getattr(part, name, None) for part in body.modules() if isinstance(part, kinds) for name in names]
+    return not any(bool(trace.any()) for trace in traces if isinstance(trace, Tensor))

@@ -1,0 +1,216 @@
+"""Few labelled images and nothing else: GLICO, AutoAugment and others beside a tuned baseline.
+
+    python benchmarks/few.py                     # CIFAR-10 from scratch: hours on a GPU
+    python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body
+    python benchmarks/few.py --short             # does it run at all
+
+A cell is a row of the table at a number of images a class and a seed; one that is in the results is not run again. The
+labelled images are drawn by the seed and their places in the training table are stored. Learning rate and weight decay of
+the plain baseline are chosen, for each number of images, on a fifth of the labelled images, held out (the test images play
+no part); all rows then train with these on all labelled images for the same number of steps. The rows "transductive" let
+the generator see the test images without labels, and stand for themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from record import RESULTS, data, write
+from torch import Tensor
+
+from classgraft import api, teaching
+from classgraft.bundle import Bundle
+from classgraft.data.images import Images
+from classgraft.data.sources import open_source
+from classgraft.models.classifier import Classifier
+from classgraft.selftrainers.mixmatch import MixMatch
+from classgraft.trainers.cosine import Cosine
+from classgraft.trainers.glico import GLICO, TransductiveGLICO
+from classgraft.trainers.plain import Plain
+from classgraft.training.answers import answers, forget
+from classgraft.training.engine import device
+from classgraft.training.latent import slerp
+from classgraft.training.recipe import Recipe
+
+Train = Callable[[Recipe, Bundle, Images, Images], Classifier]
+"""From a recipe, an untrained bundle, the labelled images and the test images (for transductive rows alone)."""
+WHAT = (
+    "CIFAR-10 (JPEG) at 32 pixels, ResNet-20 from scratch, and ten flowers at 224 pixels with an ImageNet MobileNetV2; rate"
+    " and decay of the plain baseline chosen on a fifth of the labelled images, the same steps for every row."
+)
+SHOTS = {"cifar10": (5, 10, 25, 50, 100), "flowers": (5, 10, 20)}
+STEPS = {"cifar10": 4000, "flowers": 300}
+GRID = [(lr, decay) for lr in (0.01, 0.03, 0.1) for decay in (5e-4, 5e-3)]
+BATCH = 64
+
+
+def plain(augment: str) -> Train:
+    return lambda r, b, known, _: Plain(replace(r, augment=augment)).train(b.model, known)
+
+
+def glico(augment: str = "crop-flip", **fields: Any) -> Train:
+    return lambda r, b, known, _: GLICO(recipe=replace(r, augment=augment), **fields).train(b.model, known)
+
+
+def transductive(augment: str = "crop-flip") -> Train:
+    return lambda r, b, known, test: TransductiveGLICO(recipe=replace(r, augment=augment)).train(
+        b.model, b.model, known, test
+    )
+
+
+MAIN: dict[str, Train] = {
+    "plain": plain("crop-flip"),
+    "autoaugment": plain("crop-flip+autoaugment"),
+    "glico": glico(),
+    "glico + autoaugment": glico("crop-flip+autoaugment"),
+}
+AT_TEN: dict[str, Train] = {
+    "no augmentation": plain("none"),
+    "cutout": plain("crop-flip+cutout"),
+    "random erasing": plain("crop-flip+random-erasing"),
+    "cosine": lambda r, b, known, _: Cosine(r).train(b.model, known),
+    "mixmatch, the labelled images as unlabelled": lambda r, b, known, _: MixMatch(recipe=r).train(
+        b.model, b.model, known, known
+    ),
+    "glo (no class loss)": glico(strength=0.0),
+    "transductive glico": transductive(),
+    "transductive glico + autoaugment": transductive("crop-flip+autoaugment"),
+}
+
+
+def cells(of: str, short: bool) -> Iterator[tuple[str, str, int]]:
+    """(set, row, images a class)."""
+    for shots in SHOTS[of][:1] if short else SHOTS[of]:
+        for name in MAIN if shots != 10 or of == "flowers" else MAIN | AT_TEN:
+            yield of, name, shots
+
+
+def untrained(of: str, classes: tuple[str, ...], seed: int) -> Bundle:
+    if of == "cifar10":
+        bundle = teaching.start("cifar:resnet20", classes, seed=seed)
+    else:
+        weights = data() / "weights" / "mobilenetv2_100-imagenet.safetensors"
+        bundle = teaching.start("timm:mobilenetv2_100", classes, weights, arguments={"pad_type": "same"}, seed=seed)
+    bundle.model.to(device())
+    return bundle
+
+
+def recipe(of: str, known: Images, lr: float, decay: float, seed: int, steps: int) -> Recipe:
+    """Whole epochs, about as many steps whatever the number of images."""
+    pretrained = of == "flowers"
+    epochs = max(1, round(steps / -(-len(known) // BATCH)))
+    return Recipe(epochs, BATCH, lr=lr / 10 if pretrained else lr, weight_decay=decay, milestones=(), seed=seed)
+
+
+def measured(model: Classifier, test: Images) -> dict[str, float]:
+    best = answers(model, test).topk(5).indices.cpu()
+    right = best == test.labels[:, None]
+    return {"top-1": 100 * float(right[:, 0].double().mean()), "top-5": 100 * float(right.any(1).double().mean())}
+
+
+def tuned(of: str, known: Images, seed: int, steps: int, grid: list[tuple[float, float]]) -> list[dict[str, float]]:
+    """Held-out accuracy of the plain baseline at every rate and decay."""
+    learnt, held = known.split(0.2, seed)
+    found = []
+    for lr, decay in grid:
+        start = untrained(of, known.classes, seed)
+        model = Plain(recipe(of, learnt, lr, decay, seed, steps)).train(start.model, learnt)
+        found.append({"lr": lr, "decay": decay, "held": measured(model, held)["top-1"]})
+    return found
+
+
+def places(images: Images) -> list[Any]:
+    """Where the labelled images stand in their table, or their files' names."""
+    rows = [re.search(r"\[(\d+)\]$", name) for name in images.names]
+    return [int(row[1]) if row else name for row, name in zip(rows, images.names, strict=True)]
+
+
+def drawn(latent_points: Tensor) -> list[list[float]]:
+    """Points in the plane of their two main directions."""
+    centred = latent_points.cpu() - latent_points.cpu().mean(0)
+    axes: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    return (centred @ axes.T).tolist()  # type: ignore[no-any-return]
+
+
+def pictures(known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
+    """A page's worth: pictures along great circles (a PNG), and the points of GLICO and of GLO by class."""
+    from torchvision.utils import save_image
+
+    maps: dict[str, Any] = {"labels": known.labels.tolist()}
+    for name, strength in (("glico", 1.0), ("glo", 0.0)):
+        method = GLICO(strength=strength, drawing=20 if short else 2000, recipe=chosen)
+        latent = method.learnt(start.model, known, len(known.classes))
+        maps[name] = drawn(latent.points)
+        first = torch.stack([torch.nonzero(latent.labels == k)[0, 0] for k in range(len(known.classes))])
+        second = latent.partner(first, torch.zeros(len(first), device=first.device))
+        rows = [latent.generator(slerp(latent.points[first], latent.points[second], torch.full((len(first),), way,
+                device=first.device)), torch.zeros(len(first), 100, device=first.device))
+                for way in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)]  # fmt: skip
+        real = known.raw(first.cpu(), torch.device("cpu"))
+        grid = torch.stack([real, *(row.cpu() for row in rows), known.raw(second.cpu(), torch.device("cpu"))], 1)
+        if not short:
+            save_image(grid.flatten(0, 1), RESULTS / f"few-{name}.png", nrow=grid.shape[1])
+    return maps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", choices=list(SHOTS), default="cifar10")
+    parser.add_argument("--short", action="store_true", help="a few steps, nothing is written")
+    given = parser.parse_args()
+    path = RESULTS / f"few-{given.only}.json"
+    kept = json.loads(path.read_text("utf-8")) if path.exists() and not given.short else {}
+    rows, grids, sets = kept.get("rows", []), kept.get("grids", {}), kept.get("sets", {})
+    done = {(row["row"], row["shots"], row["seed"]) for row in rows}
+    steps, grid = (4, GRID[:2]) if given.short else (STEPS[given.only], GRID)
+    seeds = [int(part) for part in given.seeds.split(",")][: 1 if given.short else None]
+
+    where = data() / given.only
+    names = ("train.parquet", "test.parquet") if given.only == "cifar10" else ("train", "test")
+    classes = open_source(where / names[0]).classes
+    preparation = untrained(given.only, classes, 0).preparation
+    train, test = (api.images_of(open_source(where / name), preparation) for name in names)
+    if given.short:
+        test = test.shots(2, 0)
+
+    def save() -> None:
+        if not given.short:
+            facts = {"grids": grids, "sets": sets, "maps": kept.get("maps"), "rows": rows}
+            write(f"few-{given.only}", WHAT, n={"train": len(train), "test": len(test)}, **facts)
+
+    for of, name, shots in cells(given.only, given.short):
+        for seed in seeds:  # the rate is chosen over all seeds before any row is run
+            known = train.shots(shots, seed)
+            sets.setdefault(f"{shots} {seed}", places(known))
+            if f"{shots} {seed}" not in grids:
+                grids[f"{shots} {seed}"] = tuned(of, known, seed, steps, grid)
+                save()
+        held = {pair: sum(g[i]["held"] for s in seeds for g in [grids[f"{shots} {s}"]]) for i, pair in enumerate(grid)}
+        lr, decay = max(held, key=lambda pair: held[pair])
+        for seed in seeds:
+            if (name, shots, seed) in done:
+                continue
+            known, start, started = train.shots(shots, seed), untrained(of, classes, seed), time.perf_counter()
+            chosen = recipe(of, known, lr, decay, seed, steps)
+            model = (MAIN | AT_TEN)[name](chosen, start, known, test)
+            rows.append({"row": name, "shots": shots, "seed": seed, "lr": lr, "decay": decay, **measured(model, test),
+                         "seconds": time.perf_counter() - started})  # fmt: skip
+            print(rows[-1], flush=True)
+            forget()
+            save()
+    if "maps" not in kept or given.short:
+        known = train.shots(10, seeds[0])
+        kept["maps"] = pictures(known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
+        save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Interpolation consistency training: the answer to a mixture of two images is the mixture of the answers to them.
+
+Verma, Lamb, Kannala, Bengio, Lopez-Paz: Interpolation Consistency Training for Semi-Supervised Learning, IJCAI 2019,
+arXiv 1903.03825, algorithm 1.
+
+Differs from the paper: each image has a share of its own, the larger one (the partner has the other, so nothing is lost).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from classgraft.data.images import Images
+from classgraft.losses.consistency import squared_difference
+from classgraft.models.classifier import Classifier
+from classgraft.training.answers import asked
+from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.recipe import Recipe
+from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, mixed, together
+from classgraft.verbs import SelfTrainer
+
+
+@dataclass(frozen=True)
+class ICT(SelfTrainer):
+    """Cross-entropy on labels, squared difference from the mixed answers of an average of weights on mixtures."""
+
+    strength: float = 100.0
+    """Weight of the difference in the end, a mean over classes."""
+    full: float = 0.25
+    """Share of the training over which that weight rises."""
+    alpha: float = 1.0
+    """Of the Beta distribution of shares."""
+    decay: float = 0.999
+    """Of the average, a step."""
+    ratio: int = 1
+    """Unlabelled images for each labelled one of a batch."""
+    recipe: Recipe = Recipe(lr=0.03, milestones=())
+
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        learner = copy.deepcopy(student).requires_grad_(True)
+        teacher = Average(learner, self.decay)
+
+        def objective(pair: Pair) -> Terms:
+            free, known = pair
+            images, targets = mixed(free.images, asked(teacher, free.images).softmax(1), self.alpha)
+            ours, logits = together(learner, images, known.images)
+            weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
+            labels = F.cross_entropy(logits, known.targets)
+            return {"labelled": labels, "unlabelled": weight * squared_difference(ours, targets)}
+
+        train_mode(learner)
+        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
+        run(followed(descend(objective, [learner], self.recipe), teacher, learner), images, self.recipe)
+        return teacher.model.requires_grad_(True)

@@ -1,0 +1,67 @@
+"""MixMatch: labels are guessed from several views and sharpened; then all images are mixed with one another.
+
+Berthelot, Carlini, Goodfellow, Papernot, Oliver, Raffel: MixMatch: A Holistic Approach to Semi-Supervised Learning,
+NeurIPS 2019, arXiv 1905.02249, algorithm 1.
+
+Differs from the paper: batch norm sees the whole mixed batch at once, where the authors interleave it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from classgraft.data.augment import augmentation
+from classgraft.data.images import Images
+from classgraft.losses.consistency import sharpened, soft_cross_entropy, squared_difference
+from classgraft.models.classifier import Classifier
+from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.recipe import Recipe
+from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, linear, mixed, unmoved
+from classgraft.verbs import SelfTrainer
+
+
+@dataclass(frozen=True)
+class MixMatch(SelfTrainer):
+    """Cross-entropy on mixed labelled images, squared difference on mixed unlabelled ones."""
+
+    strength: float = 75.0
+    """Lambda_U: weight of the unlabelled images at the end, rising from 0 on a straight line."""
+    guesses: int = 2
+    """K: views that a label is guessed from."""
+    temperature: float = 0.5
+    """T of the sharpening."""
+    alpha: float = 0.75
+    """Of the Beta distribution of shares."""
+    ratio: int = 1
+    """Unlabelled images for each labelled one of a batch."""
+    decay: float = 0.999
+    """Of the average of weights that comes back, a step."""
+    recipe: Recipe = Recipe(lr=0.03, milestones=())
+
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        learner = copy.deepcopy(student).requires_grad_(True)
+        average, another = Average(learner, self.decay), augmentation(self.recipe.augment)
+
+        def objective(pair: Pair) -> Terms:
+            free, known = pair
+            views = [free.images, *(free.view(another, k) for k in range(1, self.guesses))]
+            with torch.no_grad(), unmoved(learner):
+                said = torch.stack([learner(view).softmax(1) for view in views]).mean(0)
+            guess = sharpened(said, self.temperature)
+            targets = torch.cat([F.one_hot(known.targets, said.shape[1]).to(guess), guess.repeat(self.guesses, 1)])
+            images, targets = mixed(torch.cat([known.images, *views]), targets, self.alpha)
+            logits, first = learner(images), len(known.images)
+            weight = self.strength * linear(elapsed(free, self.recipe), 0, 1)
+            return {
+                "labelled": soft_cross_entropy(logits[:first], targets[:first]),
+                "unlabelled": weight * squared_difference(logits[first:], targets[first:]),
+            }
+
+        train_mode(learner)
+        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
+        run(followed(descend(objective, [learner], self.recipe), average, learner), images, self.recipe)
+        return average.model.requires_grad_(True)

@@ -1,0 +1,95 @@
+"""ReMixMatch: MixMatch whose guesses have the labels' distribution and are the targets of strong views; and rotations.
+
+Berthelot, Carlini, Cubuk, Kurakin, Sohn, Zhang, Raffel: ReMixMatch: Semi-Supervised Learning with Distribution Alignment
+and Augmentation Anchoring, ICLR 2020, arXiv 1911.09785, algorithm 1.
+
+Differs from the paper:
+1. Strong views are RandAugment's, where the paper tunes its own policy (CTAugment) as it goes.
+2. The mean answer is a running mean over steps, where the paper takes it over the last 128 batches.
+3. Batch norm sees the whole mixed batch at once, where the authors interleave it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classgraft.data.augment import augmentation
+from classgraft.data.images import Images
+from classgraft.losses.consistency import sharpened, soft_cross_entropy
+from classgraft.models.classifier import Classifier, feature_width
+from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.recipe import Recipe
+from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, linear, mixed, unmoved
+from classgraft.verbs import SelfTrainer
+
+
+@dataclass(frozen=True)
+class ReMixMatch(SelfTrainer):
+    """Cross-entropy on mixed labelled and unlabelled images, on a strong view before mixing, and on rotations."""
+
+    strength: float = 1.5
+    """Lambda_U: weight of the mixed unlabelled images at the end, rising from 0 on a straight line."""
+    unmixed: float = 0.5
+    """Lambda_U1: weight of one strong view before mixing."""
+    rotation: float = 0.5
+    """Lambda_r: weight of telling by how many quarters a strong view was turned."""
+    views: int = 2
+    """K: strong views of each unlabelled image (the paper: 8)."""
+    temperature: float = 0.5
+    """T of the sharpening."""
+    alpha: float = 0.75
+    """Of the Beta distribution of shares."""
+    decay: float = 0.999
+    """Of the average of weights that comes back, a step."""
+    strong: str = "crop-flip+randaugment+cutout"
+    """The strong augmentation; the weak one is the recipe's."""
+    ratio: int = 1
+    """Unlabelled images for each labelled one of a batch."""
+    recipe: Recipe = Recipe(lr=0.03, milestones=())
+
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        learner, known = copy.deepcopy(student).requires_grad_(True), labelled.of(student.classes)
+        average, strong = Average(learner, self.decay), augmentation(self.strong)
+        turns = nn.utils.skip_init(nn.Linear, feature_width(student), 4, device=student.device)
+        for parameter in turns.parameters():
+            nn.init.zeros_(parameter)
+        prior = torch.bincount(known.labels, minlength=len(student.classes)).to(student.device) / len(known)
+        mean = torch.full_like(prior, 1 / len(prior))
+
+        def objective(pair: Pair) -> Terms:
+            free, labels = pair
+            with torch.no_grad(), unmoved(learner):
+                said = learner(free.images).softmax(1)
+            mean.mul_(0.99).add_(0.01 * said.mean(0))
+            guess = sharpened(F.normalize(said * prior / mean, p=1, dim=1), self.temperature)
+            views = [free.view(strong, k) for k in range(1, self.views + 1)]
+            targets = torch.cat([F.one_hot(labels.targets, len(prior)).to(guess), guess.repeat(1 + self.views, 1)])
+            images, targets = mixed(torch.cat([labels.images, free.images, *views]), targets, self.alpha)
+            quarters = torch.arange(len(views[0]), device=guess.device) % 4
+            sizes = [len(images), len(views[0]), len(views[0])]
+            features = learner.features(torch.cat([images, views[0], turned(views[0], quarters)])).split(sizes)
+            logits, first = learner.head(features[0]), len(labels.images)
+            weight = linear(elapsed(free, self.recipe), 0, 1)
+            return {
+                "labelled": soft_cross_entropy(logits[:first], targets[:first]),
+                "unlabelled": weight * self.strength * soft_cross_entropy(logits[first:], targets[first:]),
+                "unmixed": weight * self.unmixed * soft_cross_entropy(learner.head(features[1]), guess),
+                "rotation": self.rotation * F.cross_entropy(turns(features[2]), quarters),
+            }
+
+        train_mode(learner)
+        images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
+        step = descend(objective, [learner, turns], self.recipe, carries=[mean])
+        run(followed(step, average, learner), images, self.recipe)
+        return average.model.requires_grad_(True)
+
+
+def turned(images: Tensor, quarters: Tensor) -> Tensor:
+    """Each square image (B, C, S, S) turned by its number of quarters (B,), anticlockwise."""
+    ways = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(4)])
+    return ways[quarters, torch.arange(len(images), device=images.device)]

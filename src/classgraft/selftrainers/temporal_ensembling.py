@@ -1,0 +1,59 @@
+"""Temporal ensembling: answers agree with the running mean of those given to the same image in earlier epochs.
+
+Laine, Aila: Temporal Ensembling for Semi-Supervised Learning, ICLR 2017, arXiv 1610.02242, algorithm 2.
+
+Differs from the paper: labelled images count for the cross-entropy alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from classgraft.data.images import Images
+from classgraft.losses.consistency import squared_difference
+from classgraft.models.classifier import Classifier
+from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.recipe import Recipe
+from classgraft.training.unlabelled import Pair, beside, elapsed, gentle, together
+from classgraft.verbs import SelfTrainer
+
+
+@dataclass(frozen=True)
+class TemporalEnsembling(SelfTrainer):
+    """Cross-entropy on labels, squared difference from remembered probabilities on unlabelled images."""
+
+    strength: float = 30.0
+    """w_max, times the share of labelled images in all."""
+    full: float = 0.27
+    """Share of the training over which the weight rises (80 of 300 epochs)."""
+    decay: float = 0.6
+    """Alpha: of the remembered answers, an epoch."""
+    ratio: int = 3
+    """Unlabelled images for each labelled one of a batch."""
+    recipe: Recipe = Recipe(lr=0.03, milestones=())
+
+    def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
+        learner, known = copy.deepcopy(student).requires_grad_(True), labelled.of(student.classes)
+        remembered = torch.zeros(len(unlabelled), len(student.classes), device=learner.device)
+        most = self.strength * len(known) / (len(known) + len(unlabelled))
+
+        def objective(pair: Pair) -> Terms:
+            free, labels = pair
+            ours, logits = together(learner, free.images, labels.images)
+            terms = {"labelled": F.cross_entropy(logits, labels.targets)}
+            before = remembered[free.index]
+            remembered[free.index] = self.decay * before + (1 - self.decay) * ours.detach().softmax(1)
+            if free.epoch:  # in the first there is nothing to agree with
+                target = before / (1 - self.decay**free.epoch)  # as long as the mean is young it is too small
+                weight = most * gentle(elapsed(free, self.recipe), self.full)
+                terms["unlabelled"] = weight * squared_difference(ours, target)
+            return terms
+
+        train_mode(learner)
+        images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
+        run(descend(objective, [learner], self.recipe, carries=[remembered]), images, self.recipe)
+        return learner.eval()

@@ -1,0 +1,150 @@
+"""Generative latent optimisation: one learnable point on the sphere for each image, and a generator that draws the image
+from its point; pictures between the points of a class.
+
+Bojanowski, Joulin, Lopez-Paz, Szlam: Optimizing the Latent Space of Generative Networks, ICML 2018, arXiv 1707.05776.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classgraft.data.augment import centre
+from classgraft.data.images import Images
+from classgraft.errors import InputError
+from classgraft.losses.reconstruction import relative_difference
+from classgraft.models.generator import NOISE, Generator, judge
+from classgraft.models.stages import Staged, stages
+from classgraft.training.batches import Batch, Epochs
+from classgraft.training.loop import Step, Terms, descend, run
+from classgraft.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What was learnt of some images."""
+
+    generator: Generator
+    points: Tensor
+    """(N, D) of length 1, one for each image."""
+    labels: Tensor
+    """(N,)."""
+    noise: float
+    """Standard deviation of the noise beside a point."""
+
+    @torch.no_grad()
+    def between(self, index: Tensor, draws: Tensor, reach: float, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures (B, C, S, S) on the way from the points at ``index`` (B,) to others of their classes.
+
+        Uniform ``draws`` (B, 2) choose the other image and how far to go, from 0 to ``reach`` of the way.
+        """
+        other = self.partner(index, draws[:, 0])
+        points = slerp(self.points[index], self.points[other], draws[:, 1] * reach)
+        noise = torch.randn(len(index), NOISE, generator=generator).to(points.device)
+        return self.generator(points, self.noise * noise)  # type: ignore[no-any-return]
+
+    def partner(self, index: Tensor, draws: Tensor) -> Tensor:
+        """Another image of the same class for each (B,); the image itself where it is alone."""
+        order = self.labels.argsort(stable=True)
+        count = torch.bincount(self.labels)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        first, own = (count.cumsum(0) - count)[self.labels[index]], count[self.labels[index]]
+        step = 1 + (draws * (own - 1)).long().clamp(max=(own - 2).clamp(min=0))
+        return order[first + (place[index] - first + step) % own]
+
+
+def learn(
+    images: Images,
+    labelled: int,
+    body: nn.Module | None,
+    recipe: Recipe,
+    *,
+    dimension: int,
+    width: int,
+    noise: float,
+    strength: float,
+    perceptual: float,
+    device: torch.device,
+) -> Latent:
+    """Points and a generator that give the images back, and keep apart classes that a small network learns beside them.
+
+    Args:
+        images: to be drawn; those of classes from ``labelled`` on have no label.
+        labelled: classes.
+        body: whose maps compare pictures, frozen and in evaluation mode; None: pixels alone.
+        recipe: of all that learns here.
+        dimension: of the sphere.
+        width: channels of the generator's smallest map.
+        noise: standard deviation of the noise.
+        strength: weight of the classes.
+        perceptual: weight of the maps beside 1 of the pixels.
+        device: where to learn.
+    """
+    preparation, (channels, side) = images.preparation, images.pixels.shape[1:3]
+    low, high = (0.0, 1.0)
+    if images.pixels.is_floating_point():
+        low, high = float(images.pixels.min()), float(images.pixels.max())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        generator = Generator(dimension, channels, side, width, low, high).to(device)
+        guess = judge(channels, labelled).to(device)
+        points = F.normalize(torch.randn(len(images), dimension), dim=1).to(device).requires_grad_(True)
+    seeing = _staged(body, images.view(torch.arange(1), device)) if body is not None and perceptual else None
+
+    def objective(batch: Batch) -> Terms:
+        drawn = generator(points[batch.index], noise * torch.randn(len(batch.index), NOISE, device=device))
+        terms = {"pixels": F.l1_loss(drawn, batch.source.raw(batch.index, device))}
+        prepared = preparation.normalise(centre(drawn, preparation.size))
+        if seeing is not None:
+            with torch.no_grad():
+                meant = seeing(batch.images)
+            terms["maps"] = perceptual * relative_difference(seeing(prepared), meant)
+        known = batch.targets < labelled
+        if strength:
+            each = F.cross_entropy(guess(prepared), batch.targets.clamp(max=labelled - 1), reduction="none")
+            terms["class"] = strength * (each * known).sum() / known.sum().clamp(min=1)
+        return terms
+
+    step = on_sphere(descend(objective, [generator, guess, points], recipe), points)
+    run(step, Epochs(images, recipe, device), recipe, "learning to draw")
+    generator.requires_grad_(False)
+    return Latent(generator, points.detach(), images.labels.to(device), noise)
+
+
+def on_sphere(step: Step, points: Tensor) -> Step:
+    """The step, after which every point (N, D) is brought back to length 1."""
+
+    def take(batch: Batch) -> Terms:
+        terms = step.take(batch)
+        with torch.no_grad():
+            points.copy_(F.normalize(points, dim=1))
+        return terms
+
+    return replace(step, take=take)
+
+
+def slerp(first: Tensor, second: Tensor, way: Tensor) -> Tensor:
+    """Points (B, D) on the great circle from ``first`` to ``second`` (B, D), each of length 1, at ``way`` (B,) in 0..1.
+
+    sin((1 - r) w) / sin(w) a + sin(r w) / sin(w) b, with w the angle between the two of each row. Where they are nearly the
+    same point (or opposite, where no great circle is the shortest) the straight line is taken and brought to length 1.
+    """
+    cosine = (first * second).sum(1, keepdim=True).clamp(-1, 1)
+    angle, way = cosine.acos(), way[:, None]
+    sine = angle.sin()
+    flat = sine < 1e-4
+    safe = torch.where(flat, torch.ones_like(sine), sine)
+    one = torch.where(flat, 1 - way, ((1 - way) * angle).sin() / safe)
+    two = torch.where(flat, way, (way * angle).sin() / safe)
+    return F.normalize(one * first + two * second, dim=1)
+
+
+def _staged(body: nn.Module, images: Tensor) -> Staged:
+    try:
+        return Staged(body, stages(body, images))
+    except InputError:  # it has no maps: features alone are compared
+        return Staged(body, ())

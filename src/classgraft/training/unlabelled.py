@@ -1,0 +1,134 @@
+"""What methods that use unlabelled images share: batches beside labelled ones, ramps, and an average of weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.data.augment import mixup_share
+from classgraft.data.images import Images
+from classgraft.models.classifier import Classifier, frozen
+from classgraft.training.answers import evaluating
+from classgraft.training.batches import Abreast, Batch, Epochs
+from classgraft.training.loop import Step
+from classgraft.training.recipe import Recipe
+
+Pair = tuple[Batch, ...]
+"""A batch of unlabelled images, then one of labelled ones."""
+
+
+def beside(unlabelled: Images, labelled: Images, recipe: Recipe, ratio: int, device: torch.device) -> Abreast:
+    """Batches of unlabelled images, ``ratio`` for each of the recipe's batch, beside batches of labelled ones.
+
+    An epoch is a pass over the unlabelled images, for the labelled ones may be a handful.
+    """
+    many = replace(recipe, batch_size=ratio * recipe.batch_size)
+    return Abreast((Epochs(unlabelled, many, device), Epochs(labelled, recipe, device)))
+
+
+def elapsed(batch: Batch, recipe: Recipe) -> float:
+    """The share of the whole training that is over, 0..1."""
+    return (batch.epoch + batch.progress) / recipe.epochs
+
+
+def linear(done: float, start: float, full: float) -> float:
+    """0 until ``start``, 1 from ``full`` on, a straight line between."""
+    return float(done >= full) if full <= start else min(1.0, max(0.0, (done - start) / (full - start)))
+
+
+def gentle(done: float, full: float) -> float:
+    """From exp(-5) at 0 to 1 at ``full``: exp(-5 (1 - t)^2), Laine and Aila, arXiv 1610.02242, section 2.1."""
+    return math.exp(-5 * (1 - linear(done, 0, full)) ** 2)
+
+
+def together(module: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
+    """Logits of several batches that batch norm sees as one."""
+    return module(torch.cat(views)).split([len(view) for view in views])  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def unmoved(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norm in training mode works with the batch's statistics and leaves its running ones alone."""
+    norms = _norms(module)
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = norm.track_running_stats and not norm.training
+    try:
+        yield
+    finally:
+        for norm, was in zip(norms, tracked, strict=True):
+            norm.track_running_stats = was
+
+
+@contextlib.contextmanager
+def measured(module: nn.Module) -> Iterator[None]:
+    """Inside, nothing is left to chance and nothing moves: no dropout, and batch norm by the batch alone.
+
+    Losses before and after a step can be compared so, whatever the step did to running statistics.
+    """
+    with evaluating(module):
+        for norm in _norms(module):
+            norm.train()
+        with unmoved(module):
+            yield
+
+
+def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def mixed(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Every image (B, C, H, W) and its soft target (B, K) mixed with a random other's; the larger share is its own.
+
+    Shares are Beta(alpha, alpha) (Zhang and others: mixup, arXiv 1710.09412), each the larger of itself and what it leaves
+    (Berthelot and others: MixMatch, arXiv 1905.02249, equation 9). Draws are the global generator's, which ``run`` seeds.
+    """
+    share = mixup_share(torch.rand(len(images), 4, device=images.device), alpha)
+    share = torch.maximum(share, 1 - share)
+    order = torch.randperm(len(images)).to(images.device)
+    own = share[:, None, None, None]
+    return (
+        own * images + (1 - own) * images[order],
+        share[:, None] * targets + (1 - share[:, None]) * targets[order],
+    )
+
+
+class Average(nn.Module):
+    """A classifier whose weights, and batch-norm statistics, are a running mean of another's; in evaluation mode."""
+
+    steps: Tensor
+
+    def __init__(self, of: Classifier, decay: float) -> None:
+        super().__init__()
+        self.model, self.decay = frozen(of), decay
+        self.register_buffer("steps", torch.zeros((), device=of.device))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def follow(self, learner: Classifier) -> None:
+        """A step of the mean; the first steps count for more, so that where it started is soon forgotten."""
+        self.steps += 1
+        weight = 1 - ((1 + self.steps) / (10 + self.steps)).clamp(max=self.decay)
+        for mine, theirs in zip(self.model.state_dict().values(), learner.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, weight.to(mine.dtype))
+            else:
+                mine.copy_(theirs)
+
+
+def followed(step: Step, average: Average, learner: Classifier) -> Step:
+    """The step, after which the average follows the learner."""
+
+    def take(batch: object) -> dict[str, Tensor]:
+        terms = step.take(batch)
+        average.follow(learner)
+        return terms
+
+    return replace(step, take=take, carries=(*step.carries, average))

@@ -1,0 +1,183 @@
+"""GLICO: the great circle and its guards, points that stay on the sphere, and what is gained beside control rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import classifier, images
+from torch import Tensor
+
+from classgraft.data.images import Images, Task
+from classgraft.models.classifier import untrained
+from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
+from classgraft.training.latent import Latent, learn, slerp
+from classgraft.training.loop import fit
+from classgraft.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(200, 16, "adamw", 1e-2, weight_decay=0.0, milestones=(), augment="none")
+SETTINGS: dict[str, Any] = {
+    "dimension": 16,
+    "width": 8,
+    "noise": 0.1,
+    "strength": 1.0,
+    "perceptual": 0.0,
+    "device": CPU,
+}
+
+
+def on_sphere(*shape: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1)
+
+
+# -- the great circle -----------------------------------------------------------------------------------------------
+
+
+def test_slerp_worked_by_hand() -> None:
+    # a third of the way through a right angle is 30 degrees
+    found = slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([1 / 3]))
+    torch.testing.assert_close(found, torch.tensor([[math.cos(math.pi / 6), 0.5]]))
+
+
+def test_slerp_equals_a_turn_by_a_share_of_the_angle() -> None:
+    first, second = on_sphere(6, 5), on_sphere(6, 5, seed=1)
+    way = torch.linspace(0, 1, 6, dtype=torch.float64)
+    for a, b, r, found in zip(first, second, way, slerp(first, second, way), strict=True):
+        angle = math.acos(float(a @ b)) * float(r)
+        across = b - (a @ b) * a
+        torch.testing.assert_close(found, math.cos(angle) * a + math.sin(angle) * across / across.norm())
+
+
+def test_slerp_takes_each_row_by_itself() -> None:
+    """The published code takes norms and products over the batch: one angle for each dimension."""
+    first, second, way = on_sphere(4, 3), on_sphere(4, 3, seed=1), torch.full((4,), 0.3, dtype=torch.float64)
+    alone = torch.cat([slerp(first[i : i + 1], second[i : i + 1], way[:1]) for i in range(4)])
+    torch.testing.assert_close(slerp(first, second, way), alone)
+
+
+@pytest.mark.parametrize("second", [[1.0, 0.0], [1.0, 1e-6], [-1.0, 1e-9]], ids=["same", "near", "opposite"])
+def test_slerp_is_finite_where_the_circle_is_not_defined(second: list[float]) -> None:
+    way = torch.tensor([0.0, 0.2, 0.4, 1.0])
+    other = F.normalize(torch.tensor([second] * 4), dim=1)
+    found = slerp(torch.tensor([[1.0, 0.0]] * 4), other, way)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(found[0], torch.tensor([1.0, 0.0]))
+
+
+def test_the_partner_is_another_image_of_the_same_class_each_equally_often_and_itself_where_it_is_alone() -> None:
+    labels = torch.tensor([2, 0, 0, 1, 0, 2])
+    latent = Latent(None, torch.zeros(6, 2), labels, 0.0)  # type: ignore[arg-type]
+    index = torch.arange(6).repeat_interleave(1000)
+    found = latent.partner(index, torch.rand(6000, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(labels[found], labels[index])
+    assert torch.equal(found == index, index == 3)
+    assert torch.bincount(found[index == 1], minlength=6)[[2, 4]].min() > 400
+    assert torch.equal(latent.partner(torch.tensor([1, 1]), torch.tensor([0.0, 1 - 2**-24])), torch.tensor([2, 4]))
+
+
+# -- the generator --------------------------------------------------------------------------------------------------
+
+
+def blobs(count: int = 4, seed: int = 0) -> Images:
+    """A bright square in one of three corners, its shade another in each picture."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = images(3 * count)
+    pixels = torch.randint(20, 60, seen.pixels.shape, dtype=torch.uint8, generator=generator)
+    shade = torch.randint(120, 255, (3 * count,), dtype=torch.uint8, generator=generator)
+    for i, label in enumerate(seen.labels.tolist()):
+        top, left = [(0, 0), (0, 6), (6, 0)][label]
+        pixels[i, :, top : top + 6, left : left + 6] = shade[i]
+    return dataclasses.replace(seen, pixels=pixels)
+
+
+def separation(latent: Latent) -> float:
+    """How much nearer the points of one class lie to each other than those of two, in cosines."""
+    cosines = latent.points @ latent.points.T
+    same = latent.labels[:, None] == latent.labels
+    other = ~torch.eye(len(same), dtype=torch.bool)
+    return float(cosines[same & other].mean() - cosines[~same].mean())
+
+
+def test_points_stay_on_the_sphere_and_the_generator_learns_to_draw() -> None:
+    known = blobs()
+    latent = learn(known, 3, None, RECIPE, **SETTINGS)
+    torch.testing.assert_close(latent.points.norm(dim=1), torch.ones(12))
+    drawn = latent.generator(latent.points, torch.zeros(12, 100)).detach()
+    raw = known.raw(torch.arange(12), CPU)
+    assert F.l1_loss(drawn, raw) < 0.5 * F.l1_loss(raw.mean(0, keepdim=True).expand_as(raw), raw)
+
+
+def test_points_gather_by_class_with_the_class_loss_and_less_without() -> None:
+    """The claim of figure 1, on pictures whose class is a small patch; GLO (no class loss) is the control."""
+    known = blobs()
+    pixels = known.pixels[
+        torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    ]  # places say nothing of the class
+    for k in range(3):
+        pixels[known.labels == k, :, 9:, 9:] = 0
+        pixels[known.labels == k, k, 9:, 9:] = 255
+    hidden = dataclasses.replace(known, pixels=pixels)
+    glico = learn(hidden, 3, None, RECIPE, **SETTINGS)
+    glo = learn(hidden, 3, None, RECIPE, **{**SETTINGS, "strength": 0.0})
+    assert separation(glico) > separation(glo) + 0.02
+
+
+def test_pictures_between_have_both_ends_shades_and_the_class_s_place() -> None:
+    known = blobs()
+    latent = learn(known, 3, None, RECIPE, **SETTINGS)
+    made = latent.between(torch.arange(12), torch.full((12, 2), 0.9), 0.4)
+    assert made.shape == (12, 3, 12, 12)
+    corners = torch.stack([made[:, :, t : t + 6, s : s + 6].mean((1, 2, 3)) for t, s in [(0, 0), (0, 6), (6, 0)]], 1)
+    assert torch.equal(corners.argmax(1), known.labels)
+
+
+def test_a_body_compares_pictures_only_where_it_is_trained() -> None:
+    fresh = classifier()
+    assert untrained(fresh.body)
+    trained = classifier()
+    fit(trained, lambda batch: {"class": F.cross_entropy(trained(batch.images), batch.targets)}, images(), Recipe(1))
+    assert not untrained(trained.body)
+    quick = GLICO(dimension=8, width=4, drawing=2, recipe=Recipe(1, 8, lr=0.01))
+    pixels_alone = dataclasses.replace(quick, perceptual=0.0)
+    for model, same in ((fresh, True), (trained, False)):
+        points = [each.learnt(model, blobs(), 3).points for each in (quick, pixels_alone)]
+        assert torch.equal(*points) == same
+
+
+def test_only_the_transductive_mode_looks_at_unlabelled_images() -> None:
+    method = TransductiveGLICO(dimension=8, width=4, drawing=2, recipe=Recipe(1, 8, lr=0.01))
+    found = [method.train(classifier(), classifier(), blobs(), images(9, seed=s)).head.weight for s in (1, 2)]
+    assert not torch.equal(*found)
+
+
+# -- a task with more pictures --------------------------------------------------------------------------------------
+
+
+def test_a_task_is_enriched_with_as_many_pictures_of_each_class() -> None:
+    known = blobs(2)
+    task = Task(known.classes, known)
+    method = GLICO(dimension=16, width=8, drawing=200, drawing_lr=2e-3, recipe=Recipe(batch_size=8))
+    state = torch.get_rng_state()
+    found = enriched(task, 5, classifier(), method)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(found.train.pixels[:6], known.pixels)
+    assert torch.equal(torch.bincount(found.train.labels), torch.tensor([7, 7, 7]))
+    assert (found.train.pixels.dtype, found.classes) == (torch.uint8, task.classes)
+    corners = torch.stack(
+        [found.train.pixels[6:, :, t : t + 6, s : s + 6].float().mean((1, 2, 3)) for t, s in [(0, 0), (0, 6), (6, 0)]],
+        1,
+    )
+    assert torch.equal(corners.argmax(1), found.train.labels[6:])
+    assert torch.equal(enriched(task, 5, classifier(), method).train.pixels, found.train.pixels)
+
+
+def test_one_photo_of_one_class_is_enriched_by_itself_again() -> None:
+    known = blobs(1)
+    one = Task(("bee",), known.of(("bee",)))
+    found = enriched(one, 3, classifier(), GLICO(dimension=8, width=4, drawing=3, recipe=Recipe(batch_size=4)))
+    assert len(found.train) == 4

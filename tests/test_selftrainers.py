@@ -1,0 +1,327 @@
+"""Self-trainers: the oracles of their papers, and what each gains beside a control row on two moons or small digits."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from moons import accuracy, labelled, moons, network
+from small import classifier, images
+from torch import Tensor, nn
+
+from classgraft.data.images import Images
+from classgraft.errors import InputError
+from classgraft.models import cifar_resnet
+from classgraft.models.classifier import Classifier, Head
+from classgraft.models.depth import residual, stochastic_depth
+from classgraft.models.preparation import Preparation
+from classgraft.selftrainers import meta_pseudo_labels
+from classgraft.selftrainers.fixmatch import FixMatch
+from classgraft.selftrainers.ict import ICT
+from classgraft.selftrainers.mean_teacher import MeanTeacher
+from classgraft.selftrainers.meta_pseudo_labels import MetaPseudoLabels
+from classgraft.selftrainers.mixmatch import MixMatch
+from classgraft.selftrainers.noisy_student import NoisyStudent
+from classgraft.selftrainers.pseudo_labels import PseudoLabels
+from classgraft.selftrainers.remixmatch import turned
+from classgraft.selftrainers.temporal_ensembling import TemporalEnsembling
+from classgraft.selftrainers.uda import UDA, annealed
+from classgraft.selftrainers.vat import VAT, worst
+from classgraft.trainers.cosine import Cosine
+from classgraft.trainers.plain import Plain
+from classgraft.training.recipe import Recipe
+from classgraft.training.unlabelled import Average, beside, gentle, linear, measured, mixed, unmoved
+from classgraft.verbs import SelfTrainer
+
+CPU = torch.device("cpu")
+
+
+def bits(model: nn.Module) -> list[bytes]:
+    return [tensor.numpy().tobytes() for tensor in model.state_dict().values()]
+
+
+# -- what they share ------------------------------------------------------------------------------------------------
+
+
+def test_ramps_worked_by_hand() -> None:
+    assert [linear(at, 0.2, 0.6) for at in (0.1, 0.2, 0.4, 0.6, 0.9)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert (linear(0.4, 0.5, 0.5), linear(0.5, 0.5, 0.5)) == (0, 1)
+    assert gentle(0, 0.5) == pytest.approx(0.0067379, rel=1e-4)
+    assert gentle(0.25, 0.5) == pytest.approx(0.2865048, rel=1e-4)
+    assert gentle(0.7, 0.5) == 1
+
+
+def test_batch_norm_looks_at_the_batch_and_remembers_nothing() -> None:
+    model = classifier(dropout=0.5).train()
+    seen = images(20).view(torch.arange(20), CPU)
+    before = bits(model)
+    with unmoved(model):
+        model(seen)
+    assert bits(model) == before
+    with measured(model):
+        first, second = model(seen), model(seen)
+    assert bits(model) == before
+    assert torch.equal(first, second)
+    assert all(part.training for part in model.modules())
+    with torch.no_grad():
+        model.body[1].running_mean += 5
+    with measured(model):
+        torch.testing.assert_close(model(seen), first)  # running statistics play no part
+    model.eval()
+    with unmoved(model):
+        assert not torch.allclose(model(seen), first)  # a norm in evaluation mode is left in it
+
+
+def test_an_average_of_weights_is_a_running_mean() -> None:
+    first, second = classifier(seed=0), classifier(seed=1)
+    average = Average(first, 0.5)
+    for _ in range(2):
+        average.follow(second)
+    weights = [next(model.parameters()).detach() for model in (first, second, average.model)]
+    # the first weights are 1 - 2/11 and 1 - 3/12 of the way, for steps 1 and 2 are young
+    left = 2 / 11 * 3 / 12
+    torch.testing.assert_close(weights[2], left * weights[0] + (1 - left) * weights[1])
+    for _ in range(50):
+        average.follow(second)
+    torch.testing.assert_close(next(average.model.parameters()), weights[1])
+
+
+def test_mixtures_are_convex_and_mostly_their_own() -> None:
+    torch.manual_seed(0)
+    given, targets = torch.eye(64).view(64, 1, 8, 8), torch.eye(64)
+    found, mixture = mixed(given, targets, 0.75)
+    torch.testing.assert_close(found.flatten(1), mixture)
+    torch.testing.assert_close(mixture.sum(1), torch.ones(64))
+    assert mixture.diagonal().min() >= 0.5
+    assert mixture.diagonal().max() < 1.0001
+
+
+def test_pictures_are_turned_by_quarters() -> None:
+    one = torch.arange(4.0).view(1, 1, 2, 2)
+    found = turned(one.repeat(4, 1, 1, 1), torch.arange(4)).flatten(1).tolist()
+    assert found == [[0, 1, 2, 3], [1, 3, 0, 2], [3, 2, 1, 0], [2, 0, 3, 1]]
+
+
+# -- pseudo-labels --------------------------------------------------------------------------------------------------
+
+
+def test_without_weight_pseudo_labels_are_supervised_training_bit_for_bit() -> None:
+    model, known, free = classifier(dropout=0.5), images(12), images(12, seed=1)
+    recipe = Recipe(4, 4, lr=0.05)
+    plain = Plain(recipe).train(model, known)
+    assert bits(PseudoLabels(strength=0.0, recipe=recipe).train(model, model, known, free)) == bits(plain)
+    assert bits(PseudoLabels(strength=1.0, recipe=recipe).train(model, model, known, free)) != bits(plain)
+
+
+# -- noisy student --------------------------------------------------------------------------------------------------
+
+
+def test_unsure_images_are_left_out_and_classes_balanced() -> None:
+    said = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7], [0.55, 0.45], [0.95, 0.05]])
+    # from 0.6 up: 0, 1, 2, 5 of class 0 and 3 of class 1; five of two classes is two each: the surest, and 3 twice
+    assert NoisyStudent(threshold=0.6).chosen(said).tolist() == [5, 0, 3, 3]
+    assert NoisyStudent(threshold=0.6, balanced=False).chosen(said).tolist() == [0, 1, 2, 3, 5]
+
+
+def test_a_smaller_student_is_refused() -> None:
+    small = Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), Head([nn.Linear(3, 3)]), ("a", "b", "c"))
+    with pytest.raises(InputError, match="as large at least"):
+        NoisyStudent().train(classifier(), small, images(), images())
+
+
+def test_the_residual_blocks_of_a_network_are_found_and_left_out_by_chance() -> None:
+    torch.manual_seed(0)
+    network = cifar_resnet.build("resnet20", 3).eval()
+    seen = torch.randn(3, 3, 32, 32)
+    blocks = residual(network, seen[:1])
+    assert len(blocks) == 7  # of nine; two halve the resolution
+    plain = network(seen)
+    with stochastic_depth(blocks, 0.5):
+        assert torch.equal(network(seen), plain)  # evaluation mode
+    block = blocks[-1].train()
+    given = torch.randn(500, 64, 2, 2).relu()
+    with stochastic_depth([block], 0.6):
+        found = block(given)
+    same = (found == given).flatten(1).all(1)
+    assert float(same.float().mean()) == pytest.approx(0.4, abs=0.07)
+    assert torch.equal(network(seen), network(seen))
+    with stochastic_depth(blocks, 1.0):
+        assert torch.equal(network(seen), network(seen))
+
+
+# -- meta pseudo labels ---------------------------------------------------------------------------------------------
+
+
+def line(seed: int, count: int) -> tuple[Classifier, Images]:
+    """A linear classifier of two classes in double precision, and points for it."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(2, 2, dtype=torch.float64)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(2, 2, generator=generator, dtype=torch.float64))
+        head.bias.zero_()
+    points = torch.randn(count, 2, 1, 1, generator=generator, dtype=torch.float64)
+    known = Images(points, torch.arange(count) % 2, ("a", "b"), Preparation(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    return Classifier(nn.Flatten(), Head([head]), ("a", "b")), known
+
+
+def flat(gradients: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("feedback", [1.0, -1.0])
+def test_the_feedback_is_the_gradient_of_the_expected_loss_after_the_student_s_step(
+    count: int, feedback: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All labels that can be drawn, weighted by their probability, against autograd through the expectation.
+
+    The mean over a batch of B is 1/B of it; with the wrong sign (published code) it points the other way.
+    """
+    rate = 0.7
+    (teacher, free), (learner, known) = line(1, 2), line(2, 2)
+    free = free.subset(torch.arange(count))
+    method = MetaPseudoLabels(
+        feedback=feedback, scaled=False, consistency=0.0, ratio=1, strong="none",
+        recipe=Recipe(1, 2, lr=rate, momentum=0.0, weight_decay=0.0, augment="none"),
+    )  # fmt: skip
+    pair = next(iter(beside(free, known, method.recipe, 1, CPU)(0)))
+    seen, points, targets = pair[0].images, pair[1].images, pair[1].targets
+    rows = len(seen)  # an only image stands twice
+    answers = teacher(seen).softmax(1)
+
+    expected = torch.zeros((), dtype=torch.float64)
+    for labels in itertools.product(range(2), repeat=rows):
+        chance = torch.stack([answers[i, k] for i, k in enumerate(labels)]).prod()
+        student = copy.deepcopy(learner)
+        parameters = list(student.parameters())
+        step = torch.autograd.grad(F.cross_entropy(student(seen), torch.tensor(labels)), parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, step, strict=True):
+                parameter -= rate * gradient
+        expected = expected + chance * F.cross_entropy(student(points), targets).detach()
+    wanted = flat(torch.autograd.grad(expected, list(teacher.parameters()), retain_graph=True))
+    label_gradient = flat(torch.autograd.grad(F.cross_entropy(teacher(points), targets), list(teacher.parameters())))
+
+    found = torch.zeros_like(wanted)
+    for labels in itertools.product(range(2), repeat=rows):
+        monkeypatch.setattr(meta_pseudo_labels, "drawn", lambda logits, labels=labels: torch.tensor(labels))
+        moved = copy.deepcopy(teacher)
+        method.step(moved, copy.deepcopy(learner)).take(pair)
+        pairs = zip(teacher.parameters(), moved.parameters(), strict=True)
+        gradient = flat(tuple((before - after).detach() / rate for before, after in pairs)) - label_gradient
+        chance = torch.stack([answers[i, k] for i, k in enumerate(labels)]).prod().detach()
+        found += chance * gradient
+    assert float(F.cosine_similarity(found, wanted, dim=0)) == pytest.approx(feedback, abs=1e-9)
+    torch.testing.assert_close(found, feedback * wanted / rows)
+
+
+def test_labels_are_drawn_with_the_teacher_s_probabilities() -> None:
+    torch.manual_seed(0)
+    found = meta_pseudo_labels.drawn(torch.tensor([[0.2, 0.8]]).log().repeat(5000, 1))
+    assert float(found.float().mean()) == pytest.approx(0.8, abs=0.02)
+
+
+# -- UDA and VAT ----------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_are_known_already_count_no_more() -> None:
+    # own probabilities 0.9 and 0.6: below 0.8 the second alone counts, below 0.5 none
+    ours, targets = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log(), torch.tensor([0, 1])
+    assert float(annealed(ours, targets, 0.8)) == pytest.approx(0.5108256, rel=1e-5)
+    assert float(annealed(ours, targets, 0.5)) == 0
+    assert float(annealed(ours, targets, 1.0)) == pytest.approx(float(F.cross_entropy(ours, targets)))
+    assert UDA(annealing="linear").ceiling(0.5, 4) == pytest.approx(0.625)
+    rising = [UDA(annealing=kind).ceiling(0.5, 4) for kind in ("exp", "linear", "log", "none")]  # type: ignore[arg-type]
+    assert rising == sorted(rising)
+
+
+def test_the_worst_change_of_a_linear_classifier_is_along_its_weights() -> None:
+    model, points = line(3, 5)
+    seen = points.view(torch.arange(5), CPU)
+    torch.manual_seed(0)
+    found = worst(model, seen, model(seen).detach(), 0.3, 1).flatten(1)
+    across = model.head.weight[0] - model.head.weight[1]
+    cosines = F.cosine_similarity(found, across[None])
+    torch.testing.assert_close(cosines.abs(), torch.ones(5, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.square().mean(1).sqrt(), torch.full((5,), 0.3, dtype=torch.float64))
+
+
+# -- claims ---------------------------------------------------------------------------------------------------------
+
+MOONS = Recipe(120, 100, lr=0.1, milestones=(), augment="none", weight_decay=1e-3)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [VAT(ratio=1, radius=0.2, entropy=0.0, recipe=MOONS), ICT(strength=10.0, decay=0.99, recipe=MOONS)],
+    ids=["vat", "ict"],
+)
+def test_unlabelled_points_bend_the_boundary_of_two_moons(method: SelfTrainer) -> None:
+    """The control is the same method with weight 0."""
+    known, free, test = labelled(0.1, 0.4, 0.7), moons(400, seed=1), moons(1000, seed=2)
+    start = network()
+    found = accuracy(method.train(start, start, known, free), test)
+    control = accuracy(replace(method, strength=0.0).train(start, start, known, free), test)  # type: ignore[type-var]
+    assert found > control + 0.05
+
+
+@cache
+def digits() -> tuple[Images, Images, Images]:
+    """Five labelled digits of each kind, 800 unlabelled, the others to test on; 8 x 8 pixels in 0..1."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = torch.from_numpy(data.images).float()[:, None] / 16
+    names = tuple(map(str, range(10)))
+    all_ = Images(pixels, torch.from_numpy(data.target).long(), names, Preparation(8, 8, (0.0,) * 3, (1.0,) * 3))
+    train, test = all_.split(0.4, 0)
+    known = train.shots(5, 0)
+    return known, train, test
+
+
+def reader(seed: int = 0) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.5))
+        return Classifier(body, Head([nn.Linear(128, 10)]), tuple(map(str, range(10)))).eval()
+
+
+DIGITS = Recipe(25, 64, lr=0.05, milestones=(), augment="none", weight_decay=1e-3)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PseudoLabels(recipe=DIGITS),
+        FixMatch(ratio=2, threshold=0.8, strong="cutout", decay=0.99, recipe=DIGITS),
+        UDA(ratio=2, threshold=0.6, strong="cutout", recipe=DIGITS),
+        MixMatch(strength=20.0, decay=0.99, recipe=DIGITS),
+        MeanTeacher(ratio=2, strength=50.0, recipe=DIGITS),
+        TemporalEnsembling(ratio=1, strength=500.0, recipe=DIGITS),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_unlabelled_digits_help_beside_the_control_of_no_weight(method: SelfTrainer) -> None:
+    known, free, test = digits()
+    gained = []
+    for seed in (0, 1):
+        start = reader(seed)
+        rows = [method, replace(method, strength=0.0)]  # type: ignore[type-var]
+        found, control = (accuracy(row.train(start, start, known, free), test) for row in rows)
+        gained.append(found - control)
+    assert sum(gained) / 2 > 0.005
+
+
+def test_the_cosine_loss_learns_from_few_digits_and_not_from_shuffled_labels() -> None:
+    known, _, test = digits()
+    recipe = replace(DIGITS, epochs=200, batch_size=50)
+    learnt = accuracy(Cosine(recipe).train(reader(), known), test)
+    assert learnt > 0.7
+    shuffled = dataclasses.replace(known, labels=known.labels.roll(7))
+    assert accuracy(Cosine(recipe).train(reader(), shuffled), test) < 0.4

@@ -1,0 +1,118 @@
+"""Training and self-training from the shell, as a person does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from outside import NEW, OLD, copied, done, furnish, is_sentence, run, table
+
+import classgraft
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return furnish(tmp_path_factory.mktemp("furnished"))
+
+
+@pytest.fixture
+def place(furnished: Path, tmp_path: Path) -> Path:
+    return copied(furnished, tmp_path / "place")
+
+
+QUICK = ("--epochs", 3, "--batch-size", 4, "--lr", 0.02, "--augment", "flip")
+
+
+def test_a_classifier_is_trained_from_scratch_with_the_recipe_that_was_given(place: Path) -> None:
+    ran = done("train", place / "old", "--arch", "cifar:resnet20", "--out", place / "b", *QUICK, "--seed", 3,
+               "--weight-decay", 0.001, "--milestones", 0.5, 0.75, "--method", "cosine", "--shots", 2)  # fmt: skip
+    assert "trained by cosine on 6 images" in ran.out
+    bundle = classgraft.load(place / "b")
+    assert bundle.classes == tuple(sorted(OLD))
+    recipe = bundle.history[-1]["settings"]["recipe"]
+    expected = {"epochs": 3, "batch_size": 4, "lr": 0.02, "augment": "flip", "seed": 3, "weight_decay": 0.001}
+    assert {key: recipe[key] for key in expected} == expected
+    assert tuple(recipe["milestones"]) == (0.5, 0.75)
+
+
+def test_a_trained_body_is_kept_and_its_head_replaced(place: Path) -> None:
+    start = classgraft.start("cifar:resnet20", ("a", "b"), place / "w.safetensors")
+    base = classgraft.load(place / "base").model
+    for mine, theirs in zip(start.model.body.parameters(), base.body.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert start.model.head.weight.shape == (2, 64)
+    assert start.model.head.weight.abs().max() > 0
+    again = classgraft.start("cifar:resnet20", ("a", "b"), place / "w.safetensors")
+    other = classgraft.start("cifar:resnet20", ("a", "b"), seed=1)
+    assert torch.equal(start.model.head.weight, again.model.head.weight)
+    assert not torch.equal(start.model.head.weight, other.model.head.weight)
+    done("train", place / "new", "--arch", "cifar:resnet20", "--weights", place / "w.safetensors", "--out",
+         place / "b", *QUICK)  # fmt: skip
+    assert classgraft.load(place / "b").classes == NEW
+
+
+@pytest.mark.parametrize("student", [(), ("--student", "cifar:resnet32")])
+def test_a_model_trains_on_with_unlabelled_pictures(place: Path, student: tuple[str, ...]) -> None:
+    ran = done("self-train", place / "base", place / "old", place / "new", "--out", place / "s", *QUICK,
+               "--method", "mean-teacher", *student)  # fmt: skip
+    assert "trained by mean-teacher on 9 labelled and 6 unlabelled images" in ran.out
+    found = classgraft.load(place / "s")
+    assert found.classes == OLD
+    assert found.architecture.source == f"cifar:resnet{32 if student else 20}"
+    assert found.history[-1]["event"] == "self-train"
+
+
+def test_a_table_without_a_glance_at_its_labels_and_a_flat_folder_are_unlabelled_pictures(place: Path) -> None:
+    bundle = classgraft.load(place / "base")
+    found = classgraft.api.unlabelled_images(bundle, table(place / "t.parquet", ("x", "y"), ("pink", "grey")))
+    assert (len(found), found.classes, int(found.labels.max())) == (4, ("",), 0)
+    assert len(classgraft.api.unlabelled_images(bundle, place / "new/cyan")) == 3
+
+
+def test_unlabelled_pictures_reach_a_method_that_uses_them_and_are_refused_by_others(place: Path) -> None:
+    words = ("extend", place / "base", place / "new", "--out", place / "g", "--unlabelled", place / "old")
+    ran = run(*words)
+    assert ran.code == 2
+    assert is_sentence(ran.err.strip())
+    assert "glne cannot use unlabelled images" in ran.err
+    assert "mas" in ran.err
+    done(*words, "--method", "mas", "--set", "epochs=1")
+    assert classgraft.load(place / "g").added == NEW
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--arch", "cifar:resnet21"), "resnet20"),
+        (("--arch", "cifar:resnet20", "--method", "glne"), "no method 'glne' to train"),
+        (("--arch", "cifar:resnet20", "--augment", "crop"), "no augmentation 'crop'"),
+        (("--arch", "cifar:resnet32", "--weights", "w.safetensors"), "do not fit"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_sentence(place: Path, words: tuple[str, ...], part: str) -> None:
+    given = [place / word if word.endswith(".safetensors") else word for word in words]
+    ran = run("train", place / "old", "--out", place / "b", *given)
+    assert ran.code == 2
+    assert is_sentence(ran.err.strip())
+    assert part in ran.err
+    assert not (place / "b").exists()
+
+
+def test_photos_are_enriched_before_the_extension(place: Path) -> None:
+    import classgraft.api as api
+    from classgraft.data.images import Task
+    from classgraft.trainers.glico import GLICO
+
+    seen: list[Task] = []
+    spied = api.enriched
+
+    def quick(task: Task, count: int, model: classgraft.Classifier, method: GLICO) -> Task:
+        seen.append(spied(task, count, model, GLICO(width=4, drawing=2, recipe=method.recipe)))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "enriched", quick)
+        done("extend", place / "base", place / "new", "--out", place / "g", "--enrich", 4, "--set", "views=2")
+    assert len(seen[0].train) == 6 + 2 * 4
+    assert classgraft.load(place / "g").history[-1]["enriched"] == 4
