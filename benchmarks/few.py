@@ -52,7 +52,7 @@ BATCH = 64
 
 
 def plain(augment: str) -> Train:
-    return lambda r, b, known, _: Plain(replace(r, augment=augment)).train(b.model, known)
+    return lambda r, b, known, _: Plain(recipe=replace(r, augment=augment)).train(b.model, known)
 
 
 def glico(augment: str = "crop-flip", **fields: Any) -> Train:
@@ -121,7 +121,7 @@ def tuned(of: str, known: Images, seed: int, steps: int, grid: list[tuple[float,
     found = []
     for lr, decay in grid:
         start = untrained(of, known.classes, seed)
-        model = Plain(recipe(of, learnt, lr, decay, seed, steps)).train(start.model, learnt)
+        model = Plain(recipe=recipe(of, learnt, lr, decay, seed, steps)).train(start.model, learnt)
         found.append({"lr": lr, "decay": decay, "held": measured(model, held)["top-1"]})
     return found
 

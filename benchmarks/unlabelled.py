@@ -146,7 +146,7 @@ def main() -> None:
                 if all((of, name, labels, seed) in done for name in ("supervised", *every)):
                     continue
                 started = time.perf_counter()
-                supervised = Plain(alone).train(fresh(of, train.classes, seed), known)
+                supervised = Plain(recipe=alone).train(fresh(of, train.classes, seed), known)
                 for name, make in {"supervised": None, **every}.items():
                     if (of, name, labels, seed) in done:
                         continue

@@ -114,7 +114,7 @@ def test_pictures_are_turned_by_quarters() -> None:
 def test_without_weight_pseudo_labels_are_supervised_training_bit_for_bit() -> None:
     model, known, free = classifier(dropout=0.5), images(12), images(12, seed=1)
     recipe = Recipe(4, 4, lr=0.05)
-    plain = Plain(recipe).train(model, known)
+    plain = Plain(recipe=recipe).train(model, known)
     assert bits(PseudoLabels(strength=0.0, recipe=recipe).train(model, model, known, free)) == bits(plain)
     assert bits(PseudoLabels(strength=1.0, recipe=recipe).train(model, model, known, free)) != bits(plain)
 
