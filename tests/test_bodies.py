@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 import transformers
@@ -178,3 +179,11 @@ def test_a_squeezenet_as_an_object_keeps_its_logits_beside_what_its_convolution_
     assert torch.equal(features[:, 512:], network(seen))
     assert torch.equal(features[:, :512], network.features(seen).mean((2, 3)))
     assert wrapped(network, 4) is network  # no such head
+
+
+def test_a_linear_layer_of_timms_own_is_saved_as_plain_rows(tmp_path: Path) -> None:
+    network = timm.create_model("mobilenetv3_small_050", num_classes=3)
+    bundle = classgraft.import_model(network, classes=["a", "b", "c"], size=32)
+    classgraft.save(bundle, tmp_path)
+    seen = torch.rand(2, 3, 32, 32)
+    assert torch.equal(classgraft.load(tmp_path, network).model(seen), bundle.model(seen))

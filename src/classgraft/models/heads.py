@@ -33,7 +33,7 @@ Description = Mapping[str, Any]
 
 def plain(head: Head) -> bool:
     """Whether the head is nothing but linear rows, one for each class."""
-    return all(type(block) is nn.Linear for block in head.blocks)
+    return all(isinstance(block, nn.Linear) and not isinstance(block, Block) for block in head.blocks)
 
 
 def descriptions(head: Head) -> list[dict[str, Any]]:

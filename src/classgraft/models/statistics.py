@@ -18,7 +18,7 @@ from classgraft.models.classifier import Block, fewer
 
 def described(block: nn.Module) -> dict[str, Any]:
     """A block, or what is done to features before it, in plain JSON."""
-    if type(block) is nn.Linear:
+    if isinstance(block, nn.Linear) and not isinstance(block, Block):  # timm has a Linear of its own
         return {
             "kind": "linear",
             "rows": block.out_features,
