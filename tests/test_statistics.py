@@ -463,7 +463,7 @@ def test_other_methods_refuse_a_head_without_rows_and_widths_are_found() -> None
     model, memory = stream(FeCAM(), features, labels, "abc")
     assert feature_width(model) == 12
     assert feature_width(stream(RanPAC(width=40), features, labels, "abc")[0]) == 12
-    for name in ("glne", "imprint", "rows"):
+    for name in ("glne", "imprint"):
         with pytest.raises(InputError, match="not made of linear rows"):
             catalogue.extender(name).extend(model, memory, task(features, labels, "d"))
 
