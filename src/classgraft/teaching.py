@@ -16,6 +16,7 @@ from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.names import check_names
 from classgraft.errors import InputError
+from classgraft.models.classifier import settled
 from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
@@ -98,6 +99,11 @@ def self_train(
     selftrainer, pupil = catalogue.selftrainer(method, settings), student or bundle
     if pupil.classes != bundle.classes or pupil.preparation != bundle.preparation:
         raise InputError("The student's classes and preparation differ from the model's; start it with those.")
+    if settled(pupil.model):
+        raise InputError(
+            "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"
+            " network with --student."
+        )
     known = _known(bundle, images, strict, warn)
     free = unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     trained = selftrainer.train(bundle.model, pupil.model, known, free)

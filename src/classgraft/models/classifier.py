@@ -248,3 +248,8 @@ def untrained(body: nn.Module) -> bool:
     kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
     traces = [getattr(part, name, None) for part in body.modules() if isinstance(part, kinds) for name in names]
     return not any(bool(trace.any()) for trace in traces if isinstance(trace, Tensor))
+
+
+def settled(model: Classifier) -> bool:
+    """Whether batch norm was folded into weights that were trained: it can only work with the statistics that it has."""
+    return folded(model) and not untrained(model.body)

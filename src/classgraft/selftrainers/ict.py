@@ -31,8 +31,8 @@ class ICT(SelfTrainer):
     """Weight of the difference in the end, a mean over classes."""
     full: float = 0.25
     """Share of the training over which that weight rises."""
-    alpha: float = 1.0
-    """Of the Beta distribution of shares."""
+    mixing: float = 1.0
+    """Alpha, of the Beta distribution of shares."""
     decay: float = 0.999
     """Of the average, a step."""
     ratio: int = 1
@@ -45,7 +45,7 @@ class ICT(SelfTrainer):
 
         def objective(pair: Pair) -> Terms:
             free, known = pair
-            images, targets = mixed(free.images, asked(teacher, free.images).softmax(1), self.alpha)
+            images, targets = mixed(free.images, asked(teacher, free.images).softmax(1), self.mixing)
             ours, logits = together(learner, images, known.images)
             weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
             labels = F.cross_entropy(logits, known.targets)

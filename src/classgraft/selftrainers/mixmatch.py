@@ -34,8 +34,8 @@ class MixMatch(SelfTrainer):
     """K: views that a label is guessed from."""
     temperature: float = 0.5
     """T of the sharpening."""
-    alpha: float = 0.75
-    """Of the Beta distribution of shares."""
+    mixing: float = 0.75
+    """Alpha, of the Beta distribution of shares."""
     ratio: int = 1
     """Unlabelled images for each labelled one of a batch."""
     decay: float = 0.999
@@ -53,7 +53,7 @@ class MixMatch(SelfTrainer):
                 said = torch.stack([learner(view).softmax(1) for view in views]).mean(0)
             guess = sharpened(said, self.temperature)
             targets = torch.cat([F.one_hot(known.targets, said.shape[1]).to(guess), guess.repeat(self.guesses, 1)])
-            images, targets = mixed(torch.cat([known.images, *views]), targets, self.alpha)
+            images, targets = mixed(torch.cat([known.images, *views]), targets, self.mixing)
             logits, first = learner(images), len(known.images)
             weight = self.strength * linear(elapsed(free, self.recipe), 0, 1)
             return {

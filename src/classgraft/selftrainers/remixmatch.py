@@ -42,8 +42,8 @@ class ReMixMatch(SelfTrainer):
     """K: strong views of each unlabelled image (the paper: 8)."""
     temperature: float = 0.5
     """T of the sharpening."""
-    alpha: float = 0.75
-    """Of the Beta distribution of shares."""
+    mixing: float = 0.75
+    """Alpha, of the Beta distribution of shares."""
     decay: float = 0.999
     """Of the average of weights that comes back, a step."""
     strong: str = "crop-flip+randaugment+cutout"
@@ -69,7 +69,7 @@ class ReMixMatch(SelfTrainer):
             guess = sharpened(F.normalize(said * prior / mean, p=1, dim=1), self.temperature)
             views = [free.view(strong, k) for k in range(1, self.views + 1)]
             targets = torch.cat([F.one_hot(labels.targets, len(prior)).to(guess), guess.repeat(1 + self.views, 1)])
-            images, targets = mixed(torch.cat([labels.images, free.images, *views]), targets, self.alpha)
+            images, targets = mixed(torch.cat([labels.images, free.images, *views]), targets, self.mixing)
             quarters = torch.arange(len(views[0]), device=guess.device) % 4
             sizes = [len(images), len(views[0]), len(views[0])]
             features = learner.features(torch.cat([images, views[0], turned(views[0], quarters)])).split(sizes)

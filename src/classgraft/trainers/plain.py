@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 
 from classgraft.data.images import Images
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, settled
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Trainer
@@ -40,5 +40,6 @@ class Plain(Trainer):
             fit(learner, objective, images, replace(self.recipe, epochs=first), "training the head")
             learner.body.requires_grad_(True)
         if first < self.recipe.epochs:
-            fit(learner, objective, images, replace(self.recipe, epochs=self.recipe.epochs - first))
+            rest = replace(self.recipe, epochs=self.recipe.epochs - first)
+            fit(learner, objective, images, rest, statistics=not settled(model))
         return learner.eval()
