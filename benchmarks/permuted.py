@@ -1,6 +1,6 @@
 """Permuted MNIST, and Split MNIST with a head a task: what EWC, MAS and LwF keep, beside their controls.
 
-    python benchmarks/permuted.py                  # every cell and three seeds: an hour or two on one core
+    python benchmarks/permuted.py                  # every cell and three seeds: two to three hours on two cores
     python benchmarks/permuted.py --only split --seeds 0
     python benchmarks/permuted.py --short          # does it run at all
 

@@ -41,7 +41,7 @@ def _lines(path: str) -> list[str]:
 
 def write(name: str, what: str, **facts: Any) -> Path:
     """Write ``results/<name>.json``; numbers are rounded to what they can bear."""
-    from classgraft.api import versions
+    from classgraft.history import versions
 
     content = {
         "what": what,

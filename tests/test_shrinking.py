@@ -101,8 +101,6 @@ def test_a_changed_network_becomes_a_plain_one_of_another_kind(place: Path) -> N
 
 def test_a_student_may_start_from_a_bundle_s_weights(place: Path) -> None:
     start = classgraft.load(place / "base")
-    with torch.no_grad():
-        start.model.body.get_buffer("bn1.running_mean").fill_(0.1)
     classgraft.save(start, place / "start")
     for teacher, kept in ((place / "grown", False), (place / "base", True)):
         out = place / f"from-{teacher.name}"
@@ -117,6 +115,8 @@ def test_a_student_may_start_from_a_bundle_s_weights(place: Path) -> None:
 
 def test_a_student_whose_batch_norm_is_folded_is_refused(place: Path) -> None:
     start = classgraft.load(place / "base")  # means of 0 and variances of 1 throughout
+    with torch.no_grad():
+        start.model.body.get_parameter("bn1.bias").fill_(0.1)  # yet it was trained
     with pytest.raises(classgraft.InputError, match="folded into its weights"):
         classgraft.distill(start, place / "flat", start)
 

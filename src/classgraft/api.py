@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,50 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from classgraft import catalogue, exporting, memories, metrics, novelty, packing, promises
-from classgraft.bundle import CODE, Bundle, Kept, check_place, load, place, promised_by, save
+from classgraft.bundle import CODE, Bundle, Kept, check_place, load, promised_by, save
 from classgraft.data.images import Images, Task
-from classgraft.data.names import check_names, match, normal, read_names
-from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
+from classgraft.data.names import check_names, normal, read_names
+from classgraft.data.sources import Source, open_files, open_sources
 from classgraft.data.sources import load as decode
-from classgraft.data.streaming import load_within
+from classgraft.editing import merge, remove, rename, undo
 from classgraft.errors import InputError
+from classgraft.history import event_of, settings_of
+from classgraft.looking import Sources, chunks, decoded, images_of, known_images, labelled, pictures, unlabelled_images
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
 from classgraft.models.heads import plain
-from classgraft.models.merged import merged, renamed
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
 from classgraft.trainers.glico import enriched
 from classgraft.training.answers import answers
-from classgraft.training.loop import report as tell
 from classgraft.verbs import Extender
 
 FEW = 100
 """Classes, below which the head alone says too little of its classes (docs/choosing.md)."""
-CHUNK = 1024
-"""Images decoded at a time where they are looked at once."""
-
-Sources = str | Path | Source | Sequence[str | Path | Source]
-"""Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
 Pictures = Sequence[str | Path] | Tensor
 """Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
-
-
-def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    import timm
-    import torchvision
-
-    from classgraft import __version__
-
-    return {
-        "classgraft": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-    }
 
 
 def import_model(
@@ -115,7 +92,7 @@ def import_model(
     name = head or head_name(network, len(names))
     model = cut(network, names, name).eval()
     prove(network, model, side)
-    event = _event("import", f"imported from {architecture.source}", classes=len(names))
+    event = event_of("import", f"imported from {architecture.source}", classes=len(names))
     return Bundle(model, architecture, name, preparation, history=(event,))
 
 
@@ -175,16 +152,16 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
 def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Images:
     classes = check_names(list(photos))
     stacks = []
-    for name, pictures in zip(classes, photos.values(), strict=True):
-        if isinstance(pictures, Tensor):
-            stack = pictures if pictures.ndim == 4 else pictures[None]
+    for name, own in zip(classes, photos.values(), strict=True):
+        if isinstance(own, Tensor):
+            stack = own if own.ndim == 4 else own[None]
             if not stack.is_floating_point() and stack.shape[-1] != preparation.resize:
                 stack = torch.nn.functional.interpolate(
                     stack.float(), (preparation.resize, preparation.resize), mode="bicubic", antialias=True
                 )
                 stack = stack.round().clamp(0, 255).to(torch.uint8)
         else:
-            stack = decode(open_files(list(pictures)), preparation.resize).pixels
+            stack = decode(open_files(list(own)), preparation.resize).pixels
         if not len(stack):
             raise InputError(f"The class '{name}' has no photo; give one at least.")
         stacks.append(stack)
@@ -234,7 +211,7 @@ def _extend_bundle(
             if count < shots:
                 warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
         photos = photos.shots(shots, seed)
-    old = None if old_images is None else _known(bundle, old_images, strict, warn)
+    old = None if old_images is None else known_images(bundle, old_images, strict, warn)
     free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     if old is not None:
         memory = _look_back(bundle, chosen, extender, old, free)
@@ -253,12 +230,12 @@ def _extend_bundle(
     grown = extender.extend(bundle.model, memory, task)
     held = _kept(bundle, chosen, grown, extender.remember(grown, task, memory), warn)
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
-    event = _event(
+    event = event_of(
         "extend",
         _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos)),
         method=chosen,
         why=why,
-        settings=_settings_of(extender),
+        settings=settings_of(extender),
         classes=[name for name in photos.classes if name not in again],
         updated=list(again),
         photos=len(photos),
@@ -289,14 +266,14 @@ def remember(
     extender = catalogue.extender(method, settings)
     if extender.memory_type is None:
         raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
-    memory = _look_back(bundle, method, extender, _known(bundle, images, strict, warn))
+    memory = _look_back(bundle, method, extender, known_images(bundle, images, strict, warn))
     held = memories.kept(bundle, method, bundle.model, memory)
     size = held[method].content.nbytes if method in held else 0
-    event = _event(
+    event = event_of(
         "remember",
         f"{size:,} bytes kept by {method} ({extender.keeps})",
         method=method,
-        settings=_settings_of(extender),
+        settings=settings_of(extender),
         bytes=size,
     )
     return bundle.then(bundle.model, event, bundle.added, held)
@@ -312,11 +289,6 @@ def _look_back(
     except InputError:  # what was kept is of another body, and these images are to replace it
         before = None
     return extender.remember(bundle.model, Task(seen, old.of(seen), free), before)
-
-
-def _known(bundle: Bundle, images: Sources | Images, strict: bool, warn: Callable[[str], None]) -> Images:
-    """Images of classes that the model has."""
-    return images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
 
 
 def _kept(
@@ -387,108 +359,6 @@ def _sentence(added: int, updated: int, method: str, photos: int) -> str:
     return f"{' and '.join(parts)} by {method} from {photos} photos"
 
 
-def images_of(
-    source: Source,
-    preparation: Preparation,
-    *,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-) -> Images:
-    """All photos of a source, decoded; skipped ones are warned about."""
-    total = len(source.photos)
-    loaded = load_within(
-        source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
-    )
-    _say_skipped(loaded.skipped, warn)
-    labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
-    return Images(loaded.pixels, labels, source.classes, preparation, loaded.names)
-
-
-def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:
-    if skipped:
-        more = f" ({len(skipped) - 1} more likewise)" if len(skipped) > 1 else ""
-        warn(f"{len(skipped)} corrupt image{'s' * (len(skipped) > 1)} skipped: {skipped[0]}{more}")
-
-
-def labelled(
-    bundle: Bundle,
-    sources: Sequence[str | Path | Source],
-    *,
-    skip_unknown: bool = False,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-) -> Images:
-    """Images of classes that the model has, labelled by their places in its head."""
-    (images,) = chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62)
-    return images
-
-
-def chunks(
-    bundle: Bundle,
-    sources: Sequence[str | Path | Source],
-    skip_unknown: bool = False,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-    chunk: int = CHUNK,
-) -> Iterator[Images]:
-    """The images of several sources, a bounded number at a time, labelled by their places in the head."""
-    opened = [source if isinstance(source, Source) else open_source(source) for source in sources]
-    photos: list[Photo] = []
-    labels: list[int] = []
-    for source in opened:
-        found = match(source.classes, bundle.classes)
-        for sentence in found.warnings:
-            warn(sentence)
-        unknown = set(found.unknown)
-        left_out = sum(source.classes[label] in unknown for label in source.labels)
-        if unknown and not skip_unknown:
-            shown = ", ".join(f"'{name}'" for name in found.unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-            raise InputError(
-                f"The model does not have {len(unknown)} of the classes of these images: {shown};"
-                " extend it first, or leave those images out with --skip-unknown."
-            )
-        if unknown:
-            warn(f"{left_out} images of {len(unknown)} classes that the model does not have are left out.")
-        for photo, label in zip(source.photos, source.labels, strict=True):
-            name = source.classes[label]
-            if name not in unknown:
-                photos.append(photo)
-                labels.append(found.found[name])
-    if not photos:
-        raise InputError("No image is left to look at: the model has none of their classes; check the names.")
-    left = set(labels)
-    for first, loaded in _decoded(photos, bundle.preparation.resize, strict, warn, chunk):
-        kept = [labels[first + i] for i in loaded.kept]
-        left -= set(kept)
-        index = torch.tensor(kept, dtype=torch.int64)
-        yield Images(loaded.pixels, index, bundle.classes, bundle.preparation, loaded.names)
-    if left:
-        name = bundle.classes[min(left)]
-        raise InputError(f"The class '{name}' has no image left: none can be used; add some or leave its folder out.")
-
-
-def _decoded(
-    photos: Sequence[Photo], side: int, strict: bool, warn: Callable[[str], None], chunk: int = CHUNK
-) -> Iterator[tuple[int, Loaded]]:
-    """Photos without their labels, a bounded number at a time, each part with the place of its first."""
-    skipped: list[str] = []
-    for first in range(0, len(photos), chunk):
-        part = Source((), tuple(photos[first : first + chunk]), ())
-        try:
-            loaded = load_within(part, side, strict=strict)
-        except InputError:
-            if strict or len(photos) <= chunk:
-                raise
-            skipped += [f"image {photo.name!r} cannot be used." for photo in part.photos]
-            continue
-        skipped += loaded.skipped
-        yield first, loaded
-        tell("reading images", min(first + chunk, len(photos)), len(photos))
-    if len(skipped) == len(photos):
-        raise InputError(f"None of the {len(photos)} images can be used: {skipped[0]}")
-    _say_skipped(skipped, warn)
-
-
 def logits_of(
     bundle: Bundle,
     sources: Sequence[str | Path | Source],
@@ -542,7 +412,7 @@ def predict(
     """Classes of pictures in files and flat folders."""
     source = open_files(list(files))
     found: list[Prediction] = []
-    for _, loaded in _decoded(source.photos, bundle.preparation.resize, strict, warn):
+    for _, loaded in decoded(source.photos, bundle.preparation.resize, strict, warn):
         labels = torch.zeros(len(loaded.names), dtype=torch.int64)
         images = Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
         logits = answers(bundle.model, images)
@@ -563,16 +433,11 @@ def train(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
     """Train a bundle's model on labelled images of its classes."""
-    trainer, known = catalogue.trainer(method, settings), _known(bundle, images, strict, warn)
+    trainer, known = catalogue.trainer(method, settings), known_images(bundle, images, strict, warn)
     trained = trainer.train(bundle.model, known)
     sentence = f"trained by {method} on {len(known)} images"
-    event = _event("train", sentence, method=method, settings=_settings_of(trainer))
-    return _taught(bundle, trained, event)
-
-
-def _taught(bundle: Bundle, model: Classifier, event: dict[str, Any]) -> Bundle:
-    # what the steps before kept to be undone, and what methods keep, was beside other weights
-    return dataclasses.replace(bundle, model=model, history=(*bundle.history, event), undone=(), memories={})
+    event = event_of("train", sentence, method=method, settings=settings_of(trainer))
+    return bundle.taught(trained, event)
 
 
 def export(
@@ -629,98 +494,20 @@ def verify(
     return found if words else [*found, "No step of its history promises anything of the classes before."]
 
 
-def pictures(
-    bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
-) -> Images:
-    """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
-    table = Path(where).suffix.lower() == ".parquet"
-    source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
-    loaded = load_within(source, bundle.preparation.resize, strict=strict)
-    _say_skipped(loaded.skipped, warn)
-    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
-    return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
-
-
-def unlabelled_images(
-    bundle: Bundle,
-    source: str | Path | Images,
-    *,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-) -> Images:
-    """Images whose labels nobody knows: files, folders of any form, or a table whose labels are not looked at."""
-    images = source if isinstance(source, Images) else pictures(bundle, source, warn, strict)
-    return dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=("",))
-
-
-def undo(bundle: Bundle) -> Bundle:
-    """The bundle before its last step."""
-    return bundle.before()
-
-
-def remove(bundle: Bundle, name: str) -> Bundle:
-    """Without a class; the others keep their order and their numbers."""
-    gone = bundle.classes[place(bundle, name)]
-    if len(bundle.classes) == 1:
-        raise InputError(f"'{gone}' is the model's only class; a classifier needs one at least.")
-    event = _event("remove", f"the class '{gone}' was removed", classes=[gone])
-    added = [kept for kept in bundle.added if kept != gone]
-    return bundle.then(bundle.model.without([gone]), event, added, memories.rid(bundle, [gone]))
-
-
-def rename(bundle: Bundle, old: str, new: str) -> Bundle:
-    """With another name for a class; nothing else changes."""
-    old = bundle.classes[place(bundle, old)]
-    (new,) = check_names([new], "the new name")
-    if new in bundle.classes:
-        raise InputError(f"The model already has the class '{new}'; choose another name, or merge the two.")
-    event = _event("rename", f"the class '{old}' was renamed '{new}'", classes=[old, new])
-    added = [new if name == old else name for name in bundle.added]
-    return bundle.then(renamed(bundle.model, old, new), event, added, memories.renamed(bundle.memories, old, new))
-
-
-def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> Bundle:
-    """With two classes made one, under the first's name (or ``name``) and in its place.
-
-    Its softmax probability is the sum of theirs, and that of every other class stays what it was: what was taken for
-    either is taken for it.
-    """
-    first, second = (bundle.classes[place(bundle, one)] for one in (first, second))
-    if first == second:
-        raise InputError(f"'{first}' is one class already; name two.")
-    (name,) = check_names([first if name is None else name], "the new name")
-    if name in bundle.classes and name not in (first, second):
-        raise InputError(f"The model already has the class '{name}'; choose another name.")
-    model = renamed(merged(bundle.model, first, second), first, name)
-    event = _event("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
-                   classes=[first, second, name])  # fmt: skip
-    added = [name if one == first else one for one in bundle.added if one != second]
-    return bundle.then(model, event, added, memories.renamed(memories.rid(bundle, [second]), first, name))
-
-
-def _event(kind: str, sentence: str, **facts: Any) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
-    return {"event": kind, "date": now, "sentence": sentence, **facts, "versions": versions()}
-
-
-def _settings_of(method: object) -> dict[str, Any]:
-    return {f.name: _plain(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
 __all__ = [
     "Prediction",
     "check_place",
+    "chunks",
     "evaluate",
     "export",
     "extend",
+    "images_of",
     "import_model",
+    "labelled",
     "load",
     "logits_of",
     "merge",
+    "pictures",
     "predict",
     "remember",
     "remove",
@@ -728,5 +515,6 @@ __all__ = [
     "save",
     "train",
     "undo",
+    "unlabelled_images",
     "verify",
 ]

@@ -88,6 +88,10 @@ class Bundle:
         )
         return replace(after, undone=(*self.undone, before))
 
+    def taught(self, model: Classifier, event: dict[str, Any]) -> Bundle:
+        """After a step that taught the model anew: what was kept to undo steps, and by methods, was beside other weights."""
+        return replace(self, model=model, history=(*self.history, event), undone=(), memories={})
+
     def before(self) -> Bundle:
         """The bundle before its last step.
 

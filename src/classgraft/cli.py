@@ -217,9 +217,7 @@ def distill(
     ],
     out: Annotated[Path, typer.Option(help="folder to write the student's bundle to")],
     method: Annotated[str, typer.Option(help="see classgraft methods")] = "kd",
-    arch_arg: Annotated[
-        list[str], typer.Option(help="argument of a fresh network, as key=value; repeatable", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
+    arch_arg: ArchArg = [],  # noqa: B006
     seed: Seed = 0,
     set_: Set = [],  # noqa: B006
     unlabelled: Annotated[

@@ -31,7 +31,7 @@ FORMATS = ("timm", "hf", "onnx", "torch-export")
 NEEDS = {"hf": ("transformers",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 """Format -> the packages that it takes; the extra that brings them is called as the format."""
 TOLERANCE = 1e-3
-"""Probability by which an export may differ at most; rounding alone gives some 1e-6."""
+"""Probability by which an export may differ at most; rounding alone stays far below."""
 BATCH = 16
 """Images at a time when an export is checked; before that one alone, and three."""
 
@@ -63,7 +63,7 @@ class Parity:
 def export(bundle: Bundle, format: str, out: str | Path, images: Images | None = None) -> Parity:
     """Write the model in a format of another tool, and compare the two.
 
-    The blocks of a linear head become one layer, which moves logits by about 1e-6: joint products are rounded otherwise.
+    The blocks of a linear head become one layer, which moves logits by rounding: joint products add in another order.
 
     Args:
         bundle: of which the names and the preprocessing go along.

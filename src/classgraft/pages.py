@@ -17,6 +17,7 @@ from classgraft.bundle import Bundle
 from classgraft.data.decode import open_rgb
 from classgraft.data.sources import open_source
 from classgraft.errors import InputError
+from classgraft.history import versions
 from classgraft.report.page import ClassResult, Confusion, Cost, Curve, Pair, Picture, Promise, Report, Result, render
 from classgraft.training.answers import answers
 
@@ -130,7 +131,7 @@ def _page(
             method=str(event.get("method", "")),
             why=str(event.get("why", "")),
             date=datetime.date.today().isoformat(),
-            versions=tuple(f"{name} {version}" for name, version in api.versions().items()),
+            versions=tuple(f"{name} {version}" for name, version in versions().items()),
             machine=f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
             warnings=tuple(warnings),
             results=tuple(results),

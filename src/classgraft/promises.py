@@ -81,14 +81,18 @@ def recheck(bundle: Bundle, seen: Images | None = None, old: Images | None = Non
     found: list[str] = []
     while bundle.undone:
         event, before = bundle.history[-1], bundle.before()
-        if isinstance(event.get("promise"), dict):
-            found.append(_recheck(before, bundle, event, seen, old))
+        if event.get("promise") is not None:
+            try:
+                found.append(_recheck(before, bundle, event, seen, old))
+            except (AttributeError, IndexError, KeyError, TypeError) as error:  # it is not of the form that we write
+                said = str(event.get("sentence"))[:200]
+                raise InputError(f"What '{said}' promises cannot be read; restore the bundle.") from error
         bundle = before
     return found
 
 
 def _recheck(before: Bundle, after: Bundle, event: dict[str, Any], seen: Images | None, old: Images | None) -> str:
-    stated, step = event["promise"], f"The step of {event.get('date')} ({event.get('sentence')})"
+    stated, step = event["promise"], f"The step of {event.get('date')} ({str(event.get('sentence'))[:200]})"
     generated = probes(before.preparation, before.classes)
     if _weights(before) != stated.get("before"):
         raise InputError(f"{step}: undone, the model is not bit for bit the one before the step; restore the bundle.")
@@ -99,7 +103,7 @@ def _recheck(before: Bundle, after: Bundle, event: dict[str, Any], seen: Images 
         said = f"the old logits are those of the model before, bit for bit, on {sum(map(len, sets))} images"
     else:
         same, of = _agreement(before.model, after.model, generated)
-        if same < _whole(stated.get("agreement")) - SLACK:
+        if same < stated["agreement"][0] - SLACK:
             raise InputError(
                 f"{step} promised the old answer on {stated['agreement'][0]} of {of} generated images and gives it on"
                 f" {same}; restore the bundle."
@@ -118,12 +122,6 @@ def _recheck(before: Bundle, after: Bundle, event: dict[str, Any], seen: Images 
             f" {len(known)} it is {_points(change)}: they are others, or the bundle is; restore it."
         )
     return f"{step}: {said}; on {len(known)} old images {_points(change)}."
-
-
-def _whole(stated: object) -> int:
-    if not isinstance(stated, list) or len(stated) != 2 or not all(isinstance(n, int) for n in stated):
-        raise InputError("The history promises something that cannot be read; restore the bundle.")
-    return int(stated[0])
 
 
 def _weights(bundle: Bundle) -> str:

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from classgraft import api, catalogue
-from classgraft.api import _event, _settings_of
+from classgraft import catalogue
 from classgraft.bundle import Bundle, load
 from classgraft.data import folders, parquet
 from classgraft.data.images import Images
 from classgraft.data.sources import Source, open_files, open_source
 from classgraft.errors import InputError
+from classgraft.history import event_of, settings_of
+from classgraft.looking import images_of, labelled
 from classgraft.models.classifier import Classifier, folded
-from classgraft.models.cut import cut, head_name, prove
-from classgraft.models.sources import Architecture
-from classgraft.models.wrapped import Beside, wrapped
+from classgraft.teaching import start
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest
 
@@ -72,24 +71,27 @@ def distill(
     distiller = catalogue.distiller(method, chosen)
     if isinstance(student, str) and os.path.isdir(student):
         student = load(student)
-    pupil = _starting(student, teacher) if isinstance(student, Bundle) else fresh(student, arguments, teacher, seed)
+    if isinstance(student, Bundle):
+        pupil = _starting(student, teacher)
+    else:
+        pupil = start(student, teacher.classes, arguments=arguments, preparation=teacher.preparation, seed=seed)
     name = Path(images).name if isinstance(images, str | Path) else ""
     if not isinstance(images, Images):
         source = images if isinstance(images, Source) else _opened(images, unlabelled)
         if source.classes and not unlabelled:
-            images = api.labelled(teacher, [source], skip_unknown=skip_unknown, strict=strict, warn=warn)
+            images = labelled(teacher, [source], skip_unknown=skip_unknown, strict=strict, warn=warn)
         else:
             alone = Source((), source.photos, ())
-            images = api.images_of(alone, teacher.preparation, strict=strict, warn=warn)
+            images = images_of(alone, teacher.preparation, strict=strict, warn=warn)
     seen, held = images.split(HELD_OUT, seed)
     learnt = distiller.distill(teacher.model, pupil.model.to(teacher.model.device), seen)
     lost = lost_on(held, teacher.model, learnt)
-    event = _event(
+    event = event_of(
         "distill",
         f"distilled by {method} from {teacher.architecture.source} ({_size(teacher.model):,} parameters) into"
         f" {_size(learnt):,} on {len(seen)} {_called(seen, name)}; {_said(lost)}",
         method=method,
-        settings=_settings_of(distiller),
+        settings=settings_of(distiller),
         teacher={
             "source": teacher.architecture.source,
             "parameters": _size(teacher.model),
@@ -111,20 +113,6 @@ def _opened(where: str | Path, unlabelled: bool) -> Source:
         if unlabelled or (inside and not any(entry.is_dir() for entry in inside)):
             return open_files([path])
     return open_source(where)
-
-
-def fresh(source: str, arguments: Mapping[str, Any] | None, like: Bundle, seed: int) -> Bundle:
-    """A network with fresh weights, the classes and the preparation of another bundle; no history yet."""
-    architecture = Architecture.of(source, dict(arguments or {}))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = wrapped(architecture.plain(len(like.classes)), len(like.classes))
-    if isinstance(network, Beside):
-        architecture = dataclasses.replace(architecture, inside=len(like.classes))
-    head = head_name(network, len(like.classes))
-    model = cut(network, like.classes, head).eval()
-    prove(network, model, like.preparation.size)
-    return Bundle(model, architecture, head, like.preparation)
 
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:
@@ -174,4 +162,4 @@ def _size(model: Classifier) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-__all__ = ["distill", "fresh"]
+__all__ = ["distill"]

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from classgraft import catalogue
-from classgraft.api import Sources, _event, _known, _settings_of, _taught, unlabelled_images
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.names import check_names
 from classgraft.errors import InputError
-from classgraft.models.classifier import settled
+from classgraft.history import event_of, settings_of
+from classgraft.looking import Sources, known_images, unlabelled_images
+from classgraft.models.classifier import folded
 from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
@@ -74,7 +75,7 @@ def start(
     if weights is not None:
         network = joined(model, head)
     prove(network, model, preparation.size)
-    event = _event("start", f"started from {source}{' and its weights' if weights else ''}", classes=len(names))
+    event = event_of("start", f"started from {source}{' and its weights' if weights else ''}", classes=len(names))
     return Bundle(model, architecture, head, preparation, history=(event,))
 
 
@@ -99,19 +100,19 @@ def self_train(
     selftrainer, pupil = catalogue.selftrainer(method, settings), student or bundle
     if pupil.classes != bundle.classes or pupil.preparation != bundle.preparation:
         raise InputError("The student's classes and preparation differ from the model's; start it with those.")
-    if settled(pupil.model):
+    if folded(pupil.model):
         raise InputError(
             "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"
             " network with --student."
         )
-    known = _known(bundle, images, strict, warn)
+    known = known_images(bundle, images, strict, warn)
     free = unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     trained = selftrainer.train(bundle.model, pupil.model, known, free)
     sentence = f"trained by {method} on {len(known)} labelled and {len(free)} unlabelled images"
-    event = _event(
-        "self-train", sentence, method=method, settings=_settings_of(selftrainer), source=pupil.architecture.source
+    event = event_of(
+        "self-train", sentence, method=method, settings=settings_of(selftrainer), source=pupil.architecture.source
     )
-    return _taught(dataclasses.replace(pupil, history=bundle.history), trained, event)
+    return dataclasses.replace(pupil, history=bundle.history).taught(trained, event)
 
 
 __all__ = ["self_train", "start"]

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from classgraft import api
 from classgraft.data.images import Images
 from classgraft.data.squares import streams
 from classgraft.errors import InputError
@@ -29,6 +28,7 @@ from classgraft.evaluator.protocols import Equal, Protocol, Stream
 from classgraft.evaluator.reading import Given, chosen, read
 from classgraft.evaluator.settings import Setting, named
 from classgraft.evaluator.spread import one_by_one, over_ray
+from classgraft.history import versions
 from classgraft.pages import write
 from classgraft.training.carries import digest
 from classgraft.training.engine import device as chosen_device
@@ -189,7 +189,7 @@ def _put(
         "size": setting.size,
         "exemplars": setting.exemplars,
         "recipe": {key: value for key, value in dataclasses.asdict(setting.recipe).items() if key != "seed"},
-        "versions": api.versions(),
+        "versions": versions(),
     }
     results: dict[str, Any] = json.loads(json.dumps(gathered, allow_nan=False))  # as whoever reads the file has it
     write(json.dumps(results, indent=1, ensure_ascii=False) + "\n", folder / "results.json")

@@ -229,19 +229,6 @@ def frozen(module: Module) -> Module:
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
-def folded(model: Classifier) -> bool:
-    """Whether the batch norm was folded into the weights: its mean is 0 and its variance 1 throughout, yet it is trained.
-
-    Such a network works with those statistics only; in training mode it would be normalised a second time.
-    """
-    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
-    variances = [norm.running_var for norm in norms if norm.running_var is not None]
-    untouched = not any(mean.any() for mean in means) and all(bool(((v - 1).abs() < 1e-3).all()) for v in variances)
-    fresh = not model.classes and all(bool((v == 1).all()) for v in variances)
-    return bool(variances) and untouched and not fresh
-
-
 def untrained(body: nn.Module) -> bool:
     """Whether no normalisation layer shows a trace of training: all statistics and offsets are still at their start."""
     names = ("bias", "running_mean", "num_batches_tracked")
@@ -250,6 +237,13 @@ def untrained(body: nn.Module) -> bool:
     return not any(bool(trace.any()) for trace in traces if isinstance(trace, Tensor))
 
 
-def settled(model: Classifier) -> bool:
-    """Whether batch norm was folded into weights that were trained: it can only work with the statistics that it has."""
-    return folded(model) and not untrained(model.body)
+def folded(model: Classifier) -> bool:
+    """Whether batch norm was folded into weights that were trained: its mean is 0 and its variance 1 throughout.
+
+    Such a network works with those statistics only; in training mode it would be normalised a second time.
+    """
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    variances = [norm.running_var for norm in norms if norm.running_var is not None]
+    untouched = not any(mean.any() for mean in means) and all(bool(((v - 1).abs() < 1e-3).all()) for v in variances)
+    return bool(variances) and untouched and not untrained(model.body)

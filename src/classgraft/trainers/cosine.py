@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from classgraft.data.images import Images
 from classgraft.losses.classification import cosine_distance
-from classgraft.models.classifier import Classifier, settled
+from classgraft.models.classifier import Classifier, folded
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Trainer
@@ -31,5 +31,5 @@ class Cosine(Trainer):
         def objective(batch: Batch) -> Terms:
             return {"class": cosine_distance(learner(batch.images), batch.targets)}
 
-        fit(learner, objective, images.of(model.classes), self.recipe, statistics=not settled(model))
+        fit(learner, objective, images.of(model.classes), self.recipe, statistics=not folded(model))
         return learner

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from classgraft.data.augment import centre
 from classgraft.data.draws import uniform
 from classgraft.data.images import Images, Task, joined
-from classgraft.models.classifier import Classifier, frozen, settled, untrained
+from classgraft.models.classifier import Classifier, folded, frozen, untrained
 from classgraft.training.batches import Epochs
 from classgraft.training.latent import Latent, learn
 from classgraft.training.loop import Batch, Terms, fit
@@ -78,7 +78,7 @@ class Enrichment:
             seen = batch.images.index_copy(0, chosen, preparation.normalise(pictures))
             return {"learning": F.cross_entropy(learner(seen), batch.targets)}
 
-        fit(learner, objective, images, self.recipe, statistics=not settled(model))
+        fit(learner, objective, images, self.recipe, statistics=not folded(model))
         return learner
 
 

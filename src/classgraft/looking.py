@@ -1,0 +1,155 @@
+"""Images of any source as a bundle's model takes them, their labels as places in its head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from classgraft.bundle import Bundle
+from classgraft.data.images import Images
+from classgraft.data.names import match
+from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
+from classgraft.data.streaming import load_within
+from classgraft.errors import InputError
+from classgraft.models.preparation import Preparation
+from classgraft.training.loop import report as tell
+
+CHUNK = 1024
+"""Images decoded at a time where they are looked at once."""
+
+Sources = str | Path | Source | Sequence[str | Path | Source]
+"""Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
+
+
+def images_of(
+    source: Source,
+    preparation: Preparation,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """All photos of a source, decoded; skipped ones are warned about."""
+    total = len(source.photos)
+    loaded = load_within(
+        source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
+    )
+    _say_skipped(loaded.skipped, warn)
+    labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
+    return Images(loaded.pixels, labels, source.classes, preparation, loaded.names)
+
+
+def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:
+    if skipped:
+        more = f" ({len(skipped) - 1} more likewise)" if len(skipped) > 1 else ""
+        warn(f"{len(skipped)} corrupt image{'s' * (len(skipped) > 1)} skipped: {skipped[0]}{more}")
+
+
+def labelled(
+    bundle: Bundle,
+    sources: Sequence[str | Path | Source],
+    *,
+    skip_unknown: bool = False,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """Images of classes that the model has, labelled by their places in its head."""
+    (images,) = chunks(bundle, sources, skip_unknown, strict, warn, chunk=1 << 62)
+    return images
+
+
+def chunks(
+    bundle: Bundle,
+    sources: Sequence[str | Path | Source],
+    skip_unknown: bool = False,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+    chunk: int = CHUNK,
+) -> Iterator[Images]:
+    """The images of several sources, a bounded number at a time, labelled by their places in the head."""
+    opened = [source if isinstance(source, Source) else open_source(source) for source in sources]
+    photos: list[Photo] = []
+    labels: list[int] = []
+    for source in opened:
+        found = match(source.classes, bundle.classes)
+        for sentence in found.warnings:
+            warn(sentence)
+        unknown = set(found.unknown)
+        left_out = sum(source.classes[label] in unknown for label in source.labels)
+        if unknown and not skip_unknown:
+            shown = ", ".join(f"'{name}'" for name in found.unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+            raise InputError(
+                f"The model does not have {len(unknown)} of the classes of these images: {shown};"
+                " extend it first, or leave those images out with --skip-unknown."
+            )
+        if unknown:
+            warn(f"{left_out} images of {len(unknown)} classes that the model does not have are left out.")
+        for photo, label in zip(source.photos, source.labels, strict=True):
+            name = source.classes[label]
+            if name not in unknown:
+                photos.append(photo)
+                labels.append(found.found[name])
+    if not photos:
+        raise InputError("No image is left to look at: the model has none of their classes; check the names.")
+    left = set(labels)
+    for first, loaded in decoded(photos, bundle.preparation.resize, strict, warn, chunk):
+        kept = [labels[first + i] for i in loaded.kept]
+        left -= set(kept)
+        index = torch.tensor(kept, dtype=torch.int64)
+        yield Images(loaded.pixels, index, bundle.classes, bundle.preparation, loaded.names)
+    if left:
+        name = bundle.classes[min(left)]
+        raise InputError(f"The class '{name}' has no image left: none can be used; add some or leave its folder out.")
+
+
+def decoded(
+    photos: Sequence[Photo], side: int, strict: bool, warn: Callable[[str], None], chunk: int = CHUNK
+) -> Iterator[tuple[int, Loaded]]:
+    """Photos without their labels, a bounded number at a time, each part with the place of its first."""
+    skipped: list[str] = []
+    for first in range(0, len(photos), chunk):
+        part = Source((), tuple(photos[first : first + chunk]), ())
+        try:
+            loaded = load_within(part, side, strict=strict)
+        except InputError:
+            if strict or len(photos) <= chunk:
+                raise
+            skipped += [f"image {photo.name!r} cannot be used." for photo in part.photos]
+            continue
+        skipped += loaded.skipped
+        yield first, loaded
+        tell("reading images", min(first + chunk, len(photos)), len(photos))
+    if len(skipped) == len(photos):
+        raise InputError(f"None of the {len(photos)} images can be used: {skipped[0]}")
+    _say_skipped(skipped, warn)
+
+
+def known_images(bundle: Bundle, images: Sources | Images, strict: bool, warn: Callable[[str], None]) -> Images:
+    """Images of classes that the model has."""
+    return images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
+
+
+def pictures(
+    bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
+) -> Images:
+    """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
+    table = Path(where).suffix.lower() == ".parquet"
+    source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
+    loaded = load_within(source, bundle.preparation.resize, strict=strict)
+    _say_skipped(loaded.skipped, warn)
+    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+    return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
+
+
+def unlabelled_images(
+    bundle: Bundle,
+    source: str | Path | Images,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """Images whose labels nobody knows: files, folders of any form, or a table whose labels are not looked at."""
+    images = source if isinstance(source, Images) else pictures(bundle, source, warn, strict)
+    return dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=("",))
