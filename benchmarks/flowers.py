@@ -167,7 +167,7 @@ def measure(base: Bundle, grown: Bundle, sets: dict[str, tuple[Images, Tensor]])
     """Accuracies, area, regret, and what the new classes capture, in per cent."""
     first = len(base.classes)
     before, after = base.model.body.state_dict(), grown.model.body.state_dict()
-    frozen = all(torch.equal(before[key], after[key]) for key in before)
+    frozen = before.keys() <= after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     logits = {}
     for name, (images, _) in sets.items():
         if not frozen and name != "new" and not name.endswith("clean"):

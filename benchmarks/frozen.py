@@ -44,7 +44,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "knn": ("knn", {}),
     "imprint": ("imprint", {"views": 1}),
     "glne": ("glne", {"views": 1}),
-    "glne, mixture": ("glne", {"views": 1, "memory": "mixture"}),
+    "glne, 2,000 bytes a class": ("glne", {"views": 1, "memory_bytes": 2000}),
+    "glne, real features": ("glne", {"views": 1, "memory": "features"}),
 }
 """By the name of its row; one with a setting that its method does not have is left out, and said so."""
 
@@ -82,7 +83,7 @@ def main() -> None:
             rows.append(row)
             print({key: value for key, value in row.items() if key != "matrix"}, flush=True)
     if not options.smoke:
-        counts = {"train a class": TRAIN, "test": len(test)}
+        counts = {"images a class": TRAIN, "test": len(test)}
         what = "Tiny-ImageNet classes in steps on frozen features of the ImageNet MobileNetV2, from no class at all"
         write("frozen", what, n=counts, order_seed=1993, rows=rows)
 

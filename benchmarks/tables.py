@@ -25,7 +25,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, acwod, distillation,
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation,
              parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
@@ -490,13 +490,36 @@ def in_a_row(found: dict[str, Any]) -> str:
     )
 
 
+def frozen(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/frozen.py."""
+    if "frozen" not in found:
+        return ""
+    result, n = found["frozen"], found["frozen"]["n"]
+    parts = []
+    for stream in dict.fromkeys(row["stream"] for row in result["rows"]):
+        rows = sorted((r for r in result["rows"] if r["stream"] == stream), key=lambda r: -r["last"])
+        lines = [
+            [r["learner"], f"{r['average']:.1f}", f"{r['last']:.1f}", f"{r['matrix'][-1][0]:.1f}",
+             f"{r['matrix'][-1][-1]:.1f}", f"{r['bytes'] + r['head bytes']:,}", f"{r['seconds']:.1f}"]
+            for r in rows
+        ]  # fmt: skip
+        head = ["learner", "average", "last", "first classes", "last classes", "bytes, head and memory", "seconds"]
+        parts.append(f"{stream}:\n\n{grid(head, lines)}")
+    return (
+        f"## On frozen features\n\n{result['what'][0].upper()}{result['what'][1:]}, order {result['order_seed']};"
+        f" {n['images a class']} images a class, {n['test']} test images in all, one run. Average: mean over the steps of the"
+        " accuracy on all classes so far; last: after the last step, and there on the classes of the first and of the last"
+        " step. Seconds are without the features.\n\n" + "\n\n".join(parts) + f"\n\n{basis(result)}"
+    )
+
+
 def speed(found: dict[str, Any]) -> str:
     """Every run of the speed benchmark: rates beside the bare step, beside Avalanche, beside what the machine can do."""
     parts = [of_run(result) for name, result in found.items() if name.startswith("speed-")]
     if not parts:
         return ""
     return "\n\n".join(
-        ["## Speed", *parts, *filter(None, [agreement(found), streaming(found), growth(found), kills(found)])]
+        ["## Speed", *parts, *filter(None, [part(found) for part in (bare, agreement, streaming, growth, kills)])]
     )
 
 
@@ -532,6 +555,24 @@ def of_run(result: dict[str, Any]) -> str:
         f" medians within a round. Limits of this machine: {rates} (a large matrix product),"
         f" {limits['copied bytes a second'] / 1e9:.0f} GB/s (a long copy). LwF also asks the old network, which the"
         f" limits do not count. Rival: {rivals}.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
+    )
+
+
+def bare(found: dict[str, Any]) -> str:
+    if "bare" not in found:
+        return ""
+    result = found["bare"]
+    first = next(iter(result["medians"]))
+    lines = [
+        [name, f"{rate:.0f}", f"{min(result['values'][name]):.0f} to {max(result['values'][name]):.0f}",
+         f"{result['ratios'][name][first]:.2f}"]
+        for name, rate in result["medians"].items()
+    ]  # fmt: skip
+    return (
+        f"### The bare step\n\n{result['what'][0].upper()}{result['what'][1:]}; cl is channels-last, compile that of the"
+        f" body. Medians of {result['n']} rounds in which all take turns.\n\n"
+        + grid(["variant", "images a second", "least to most", f"of {first}"], lines)
+        + f"\n\n{basis(result)}"
     )
 
 

@@ -12,8 +12,8 @@ Differs from the paper (neither full text nor code was at hand; this follows the
 1. Which layers learn is a reading: ACWOD freezes the trunk and retrains the last block and the head.
 2. Epsilon is linear in the *share* of old classes; the slopes are measured here (benchmarks/acwod.py), on images.
 3. The residual block beside the last one is an adapter as of Rebuffi et al., its last layer at zero at the start.
-4. New rows start as the mean direction of their photos' features at the old rows' mean length. From zero, the best
-   harmonic mean over epsilon was lower in every trial on small data (twelve: four choices of layers, three lengths).
+4. New rows start level with the old ones (``training/unseen.py``). From zero, or imprinted, they take or leave nearly
+   every image before anything is learnt.
 5. Batch-norm statistics stay as they are: photos of new classes alone would shift them.
 """
 
@@ -32,7 +32,7 @@ from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.views import imprinted
+from classgraft.training.unseen import level_rows
 from classgraft.verbs import Extender
 
 Layers = Literal["all", "last-block", "head", "adapter"]
@@ -54,7 +54,7 @@ class ACWOD(Extender):
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, names = frozen(model), model.unknown(task.classes)
-        grown = model.grown(names, *imprinted(model, task.train, names)) if names else model.grown(())
+        grown = model.grown(names, *level_rows(model, task.train, names)) if names else model.grown(())
         images = task.train.of(grown.classes)
         # where nothing is known there is nothing to keep
         layers, epsilon = (self.layers, self.weight(model, grown)) if model.classes else ("all", 0.0)

@@ -2,7 +2,7 @@
 
 The baseline "fine-tuning" of Li and Hoiem: Learning without Forgetting, ECCV 2016, arXiv 1606.09282, section 3.
 
-Differs from the paper: new rows start as the mean direction of their photos' features, not at random.
+Differs from the paper: new rows start level with the old ones, in the mean direction of their photos, not at random.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.views import imprinted
+from classgraft.training.unseen import level_rows
 from classgraft.verbs import Extender
 
 
@@ -30,7 +30,7 @@ class Finetune(Extender):
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         names = model.unknown(task.classes)
         # from zero, the quickest way to lower the old logits is to put out the features
-        rows = imprinted(model, task.train, names) if model.classes and names else ()
+        rows = level_rows(model, task.train, names) if model.classes and names else ()
         grown = model.grown(names, *rows).requires_grad_(True)
 
         def objective(batch: Batch) -> Terms:

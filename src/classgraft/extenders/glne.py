@@ -12,7 +12,9 @@ Differs from the paper:
    of what is known of the world, and noise of the size of the missing variance is added (``new_features``).
 3. The problem is small (and convex without hidden units), so L-BFGS solves it on all samples, rather than stochastic steps.
 4. A class that something was kept of learns further from new photos of it and what stands in for the earlier ones.
-5. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
+5. Classes that earlier extensions added are few beside those that the network was trained on and are made up apart from
+   them, in a term that weighs by the class as that of the new photos does: in one term they would hardly count.
+6. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
    each class can be removed or learn further by itself.
 """
 
@@ -30,7 +32,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.hidden import first_units, units_logits, with_units
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of, old_side, spread
+from classgraft.training.unseen import ENOUGH, StandIns, kept_of, old_side, spread
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -87,15 +89,24 @@ class GLNE(Extender):
             labels = torch.cat([labels, labels.new_full((len(earlier),), k)])
         base = model.without(again) if again else model
 
-        old = StandIns.of(base, memory, features[:, 0], self.confidence, self.samples, self.seed)
+        trained = base.head.parts[0].out_features if base.classes else 0
+        added = tuple(name for name in base.classes[trained:] if kept and name in kept.classes)
+        old = StandIns.of(base, memory, features[:, 0], self.confidence, self.samples, self.seed, besides=added)
         mean, generator = old.mean, torch.Generator().manual_seed(self.seed)
         new, new_labels = new_features(features, labels, mean, self.prior, generator, apart=old.apart)
         made, made_labels = old.sample(self.samples, generator)
+        count = len(added) + len(names)
+        more, more_labels, share = made[:0], made_labels[:0], len(names) / count
+        if kept and added:
+            more, _ = kept.sample(added, max(1, ENOUGH // count), generator)
+            places = torch.tensor([base.classes.index(name) for name in added])
+            more_labels = places.repeat_interleave(len(more) // len(added))
 
         # features are centred on the old mean, so that the decay of the rows pulls towards "as likely as anywhere"
         sum_old, own_old = old_side(base, made, made_labels)
+        sum_more, own_more = old_side(base, more, more_labels)
         sum_new, _ = old_side(base, new)
-        made, new = made - mean, new - mean
+        made, more, new = made - mean, more - mean, new - mean
         scale = spread(base.head.linear_part.weight.float().cpu())
 
         def logits(x: Tensor, weight: Tensor, bias: Tensor, *units: Tensor) -> Tensor:
@@ -105,7 +116,10 @@ class GLNE(Extender):
         def terms(weight: Tensor, bias: Tensor, *units: Tensor) -> dict[str, Tensor]:
             rows = logits(new, weight, bias, *units)
             own = rows.gather(1, new_labels[:, None])[:, 0]
-            losses = {"new": grown_cross_entropy(rows, sum_new, own)}
+            losses = {"new": share * grown_cross_entropy(rows, sum_new, own)}
+            if len(more):
+                others = grown_cross_entropy(logits(more, weight, bias, *units), sum_more, own_more)
+                losses["added"] = (1 - share) * others
             losses["decay"] = self.weight_decay / 2 * weight.square().sum() / scale
             for part in units[::2]:  # a unit's weights in and out multiply to the size of a row
                 losses["decay"] = losses["decay"] + self.weight_decay / 2 * part.square().sum() / scale**0.5

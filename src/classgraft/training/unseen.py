@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from classgraft.data.images import Task
+from classgraft.data.images import Images, Task
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.mixtures import Form, Mixtures, exactly, fitted
-from classgraft.training.views import look
+from classgraft.training.views import imprinted, look
 
 ENOUGH = 4000
 """Features drawn in all from what was kept of every old class."""
@@ -54,23 +55,25 @@ class StandIns:
         confidence: float = 0.8,
         samples: int = 2,
         seed: int = 0,
+        besides: tuple[str, ...] = (),
     ) -> StandIns:
         """From what was kept; for classes that nothing was kept of, from the head and the features (N, D) of new photos.
 
-        Once something was kept, about ``ENOUGH`` features are drawn in all; without, ``samples`` of each class.
+        Once something was kept, about ``ENOUGH`` features are drawn in all; without, ``samples`` of each class. There are
+        none of the classes ``besides``, of which something is kept.
         """
         classes = memory.classes if isinstance(memory, Mixtures) else {}
-        names = tuple(name for name in model.classes if name in classes)
-        whole = len(names) == len(model.classes)
+        names = tuple(name for name in model.classes if name in classes and name not in besides)
         others = [k for k, name in enumerate(model.classes) if name not in classes]
-        trained = model.without(names) if names else model
+        whole = not others
+        trained = model.without((*names, *besides)) if names or besides else model
         unseen = OldClasses.of(trained, photos, confidence) if len(others) > 1 else None
         if not names or not isinstance(memory, Mixtures):
             nothing = torch.zeros(0, dtype=torch.int64)
             mean = unseen.mean if unseen else photos.mean(0)
             return StandIns(mean, photos[:0], nothing, None, unseen, torch.tensor(others))
         most = max(len(classes[name].mean) for name in names) if whole else 0
-        count = max(samples, ENOUGH // len(model.classes), most)
+        count = max(samples, ENOUGH // (len(model.classes) - len(besides)), most)
         kept, apart = memory.sample(names, count, torch.Generator().manual_seed(seed))
         labels = torch.tensor([model.classes.index(name) for name in names]).repeat_interleave(count)
         mean = unseen.mean if unseen else torch.stack([classes[name].centre for name in names]).mean(0)
@@ -144,6 +147,25 @@ class OldClasses:
         """``count`` features of each class (count * K, D), class after class, again and again."""
         means = (self.mean + self.push * self.weight).repeat(count, 1)
         return means + noise(len(means), self.variance, self.axes, generator)
+
+
+def level_rows(model: Classifier, photos: Images, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Rows (N, D) and biases (N,) to start new classes from, level with the old ones.
+
+    In the middle of the old world, where a trained head's logits are all about equal, a new logit equals them too; from there
+    it rises in the mean direction of its photos, as steeply as old ones rise. Imprinted rows, which point from the origin,
+    rise towards whatever all images have in common as well, and in a small network take nearly every old image.
+    """
+    if len(model.classes) < 2:
+        return imprinted(model, photos, names)
+    features, labels = look(model, photos.of(names), 1, 0)
+    first, rows = features[:, 0], model.head.linear_part
+    weight, bias = rows.weight.float().cpu(), rows.bias.float().cpu()
+    middle = OldClasses.of(model, first, 0.8).mean
+    sums = torch.zeros(len(names), first.shape[1]).index_add_(0, labels, F.normalize(first - middle, dim=1))
+    common = weight.mean(0)
+    raised = common + F.normalize(sums, dim=1) * (weight - common).norm(dim=1).mean()
+    return raised, (weight @ middle + bias).mean() - raised @ middle
 
 
 def _where_logits_are_equal(
