@@ -175,7 +175,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "scale": 5.0,
         "compensated": False,
         "finish": "aligned",
-        "balancing": 0.9,
+        "balancing": 0.3,
         "temperature": 1.0,
         **KEPT,
         **RECIPE,

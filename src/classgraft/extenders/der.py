@@ -7,8 +7,9 @@ Differs from the paper:
 1. No warm-up of the learning rate, after which the authors' code starts both heads anew.
 2. What a new head row, or a row for a new body's features, starts from is drawn anew; rows for old features are kept, as the
    paper says (the authors' code draws them anew as well). The head has biases, which the authors' code does not.
-3. What the masks start from, s_max and lambda_s are stated nowhere: every channel starts open, s_max is HAT's, and lambda_s
-   has to be chosen for each setting. Weight decay acts on the numbers behind the masks as on any weight.
+3. What the masks start from, s_max and lambda_s were not to be had: every channel starts open, some less surely than others;
+   s_max is HAT's, and lambda_s has to be chosen for each setting, as the authors say. Weight decay acts on the numbers
+   behind the masks as on any weight.
 4. Channels that are added together (a stage's outputs and its shortcuts) share a mask, and a group's strongest channel is
    never closed (``classgraft.models.channels``).
 5. After a pruned body the new one starts at full width: from the pruned body's weights, fresh ones for channels that it lost.
@@ -63,8 +64,8 @@ class DER(Extender):
     """Take the influence of s out of the gradient of the masks."""
     finish: Literal["balanced", "aligned", "none"] = "balanced"
     """What sets new classes right against old ones: a fresh head from balanced images, the lengths of the rows, or nothing."""
-    balancing: float = 30 / 170
-    """Epochs of the balanced stage, as a share of the recipe's; its rate is divided by ten half-way."""
+    balancing: float = 1.0
+    """Epochs of the balanced stage, as a share of the recipe's (the authors': 30 to 170); its rate is divided by ten half-way."""
     temperature: float = 5.0
     """Delta, what the logits of the balanced stage are divided by."""
     exemplars: int = 2000
@@ -78,7 +79,7 @@ class DER(Extender):
     @classmethod
     def official(cls, **changed: Any) -> Self:
         """As the authors' code trains on CIFAR-100, in so far as a recipe can say it."""
-        return cls(**{"recipe": OFFICIAL, **changed})
+        return cls(**{"recipe": OFFICIAL, "balancing": 30 / 170, **changed})
 
     @classmethod
     def pycil(cls, **changed: Any) -> Self:
@@ -94,7 +95,7 @@ class DER(Extender):
         classes = (*model.classes, *model.unknown(task.classes))
         images = replayed(memory, model, task, classes)
         body = old.body if first else successor(old.body, self.recipe.seed)
-        masked = Masked(body) if self.masks else None
+        masked = Masked(body, self.recipe.seed) if self.masks else None
         width = asked(body, images.view(torch.arange(1), model.device)).shape[1]
         draw = torch.Generator().manual_seed(self.recipe.seed)
         head = widened(model.head, width, draw)

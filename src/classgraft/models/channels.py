@@ -23,8 +23,9 @@ from classgraft.models.structure import with_part
 
 IMAGES = "images"
 """The group of a network's input, which stays as it is."""
-START = 1.0
-"""Where the numbers behind the masks start: every channel is open."""
+START = 2.0
+"""The numbers behind the masks start evenly between 0 and this: every channel is open, and the pull of a sparsity loss, which
+is the same for all channels of a group, closes them one after the other and not all at once."""
 FLOOR = 0.1
 """The number behind the mask of a group's strongest channel is at least this, so that no layer closes altogether."""
 
@@ -158,9 +159,9 @@ class Gate(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, draw: torch.Generator) -> None:
         super().__init__()
-        self.scores = nn.Parameter(torch.full((channels,), START))
+        self.scores = nn.Parameter(START * torch.rand(channels, generator=draw))
         self.mask = None
 
 
@@ -184,16 +185,16 @@ class Masked(nn.Module):
     What an identity carries is masked already. So a channel whose mask is 0 is 0 wherever the network reads it.
     """
 
-    def __init__(self, body: nn.Module) -> None:
-        """A copy of the body, every channel open.
+    def __init__(self, body: nn.Module, seed: int = 0) -> None:
+        """A copy of the body, every channel open; ``seed`` says which are the first to close where all are of one use.
 
         Raises:
             InputError: it is a network whose channels are not known here.
         """
         super().__init__()
         self.plan, self.network = plan(body), copy.deepcopy(body)
-        device = next(body.parameters()).device
-        gates = {group: Gate(self.plan.widths[group]).to(device) for group in self.plan.groups}
+        device, draw = next(body.parameters()).device, torch.Generator().manual_seed(seed)
+        gates = {group: Gate(self.plan.widths[group], draw).to(device) for group in self.plan.groups}
         self.gates = nn.ModuleDict(gates)
         places = [(layer.norm, layer.outside) for layer in self.plan.layers]
         for name, group in places + [(name, outside) for name, _, outside in self.plan.padded]:
