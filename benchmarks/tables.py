@@ -25,8 +25,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation,
-             parity, unknown, speed)  # fmt: skip
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, parity, unknown, speed)
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -36,6 +35,8 @@ def main() -> None:
             pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
     if "distill" in found:
         pages[ROOT / "docs" / "temperature.svg"] = temperature_plot(found["distill"])
+    if "der" in found:
+        pages[ROOT / "docs" / "der.svg"] = der_plot(found["der"])
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -398,6 +399,43 @@ def temperature_plot(result: dict[str, Any]) -> str:
     x = {at: f"{2**at:.3g}" for at in sorted({at for found in errors.values() for at in found})}
     y = {tick: f"{tick:g}" for tick in plots.ticks(0, most)}
     return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
+
+
+def der(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/der.py."""
+    if "der" not in found:
+        return ""
+    result = found["der"]
+    keys = ("average", "last", "old", "new", "harmonic")
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        draws = [row for row in result["rows"] if row["method"] == method]
+        shown = [{key: 100 * row[key] for key in keys} for row in draws]
+        parameters = [{"parameters": row["parameters"] / 1000} for row in draws]
+        size = f"{sum((row['model_bytes'] + row['bytes']) for row in draws) / len(draws) / 2**20:.1f}"
+        lines.append([method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))])
+    head = ["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"]
+    return (
+        f"## Dynamically expandable representation\n\n{result['what']}; {result['n']:,} test images after the last step. One"
+        " recipe for all. Old, new and harmonic mean after the last step; parameters of the model that answers then. Masks"
+        f" with four weights of the sparsity loss.\n\n![Average accuracy over parameters](der.svg)\n\n{grid(head, lines)}"
+        f"\n\n{basis(result)}"
+    )
+
+
+def der_plot(result: dict[str, Any]) -> str:
+    """Average accuracy over parameters, in powers of ten, means over seeds; a line joins the weights of the sparsity loss."""
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        draws = [row for row in result["rows"] if row["method"] == method]
+        size, right = (sum(row[key] for row in draws) / len(draws) for key in ("parameters", "average"))
+        name = "der, masked" if draws[0]["sparsity"] is not None else method
+        groups.setdefault(name, []).append((math.log10(size), 100 * right))
+    series = [(name, sorted(points), sorted(points)) for name, points in groups.items()]
+    x_values, y_values = zip(*(point for points in groups.values() for point in points), strict=True)
+    x = {float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)}
+    y = {tick: f"{tick:g}" for tick in plots.ticks(min(y_values), max(y_values))}
+    return alone(plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %")))
 
 
 def memories(found: dict[str, Any]) -> str:

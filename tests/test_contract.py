@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from classgraft import catalogue
 from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
+from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import latent, loop
@@ -47,6 +49,8 @@ STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
 """Methods that make a new head from statistics of every class, on a frozen body."""
 ABOVE = ["acwod"]
 """Methods that move the body, but not its first layer."""
+BODY_ADDED = {"der"}
+"""Methods that leave the body alone and put another beside it."""
 HEAD_ALONE = {"soft-distillation"}
 """Methods that leave the body alone and move the old rows."""
 WITHOUT_TERMS = {"imprint", *STATISTICS}
@@ -70,6 +74,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "wa": {**FEW_EPOCHS, "exemplars": 12},
     "bic": {**FEW_EPOCHS, "exemplars": 12},
     "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
+    "der": {**FEW_EPOCHS, "exemplars": 12},
     "plain": FEW_EPOCHS,
     "cosine": FEW_EPOCHS,
     "glico": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 30},
@@ -163,6 +168,18 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
     "bic": {"temperature": 1.0, "held_out": 0.6, **KEPT, **RECIPE},
     "podnet": {"spatial": 1.0, "flat": 3.0, "proxies": 2, "margin": 0.1, "balancing": 0.5, **KEPT, **RECIPE},
+    "der": {
+        "auxiliary": 0.3,
+        "masks": True,
+        "sparsity": 30.0,
+        "scale": 5.0,
+        "compensated": False,
+        "finish": "aligned",
+        "balancing": 0.3,
+        "temperature": 1.0,
+        **KEPT,
+        **RECIPE,
+    },
     "cosine": RECIPE,
     "glico": {**DRAWING, **RECIPE},
     "glico-transductive": {**DRAWING, **RECIPE},
@@ -253,8 +270,11 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 """Another value for every field of every method; of its recipe under ``recipe.``."""
 BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
+    "der": {key: {"masks": True} for key in ("sparsity", "scale", "compensated")},
 }
 """Settings beside which a field has its effect, where the small ones leave it none."""
+ALL_TERMS: dict[str, dict[str, Any]] = {"der": {"masks": True}}
+"""Settings with which a method has every term that it ever has, where the small ones leave one out."""
 
 
 class Residual(nn.Module):
@@ -300,6 +320,15 @@ class Body(nn.Module):
         return F.relu(self.last_norm(self.second(x))).mean((2, 3))
 
 
+def residual() -> nn.Module:
+    """A CIFAR ResNet of two blocks: 984 weights."""
+    return headless(CifarResNet((1, 1), (4, Body.num_features), projection=False, num_classes=2), "linear")
+
+
+BODIES: dict[str, Callable[[], nn.Module]] = {"der": residual}
+"""Networks that a method shows all it has on, where ``Body`` is not one."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     """Several threads on busy cores wait for one another at every layer, a hundred times longer than they work."""
@@ -325,18 +354,18 @@ def task(classes: tuple[str, ...], count: int = 5, seed: int = 0) -> Task:
     return Task(classes, photos(classes, count, seed))
 
 
-def empty() -> Classifier:
+def empty(body: Callable[[], nn.Module] = Body) -> Classifier:
     """A classifier that knows no class yet."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier(Body(), Head(), ()).eval()
+        return Classifier(body(), Head(), ()).eval()
 
 
 @cache
-def _trained() -> Classifier:
+def _trained(body: Callable[[], nn.Module]) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = empty().grown(OLD)
+        model = empty(body).grown(OLD)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     images = photos(OLD, 8)
     for _ in range(30):
@@ -347,9 +376,9 @@ def _trained() -> Classifier:
     return model.eval()
 
 
-def trained() -> Classifier:
+def trained(body: Callable[[], nn.Module] = Body) -> Classifier:
     """A classifier of the old classes, trained a little; a copy of one's own."""
-    return copy.deepcopy(_trained())
+    return copy.deepcopy(_trained(body))
 
 
 def larger(outputs: int = 4) -> Classifier:
@@ -404,8 +433,9 @@ def outcome(name: str, state: int = 0, **settings: Any) -> Classifier:
     method = made(name, **settings)
     if name not in EXTENDERS:
         return learnt(method, trained(), photos(OLD))
-    memory = remembered(method, trained(), task(OLD, 6))
-    grown = method.extend(trained(), memory, task(NEW, 4))
+    model = trained(BODIES.get(name, Body))
+    memory = remembered(method, model, task(OLD, 6))
+    grown = method.extend(model, memory, task(NEW, 4))
     if memory is None:
         return grown
     return method.extend(grown, remembered(method, grown, task(NEW, 4), memory), task(LATER, 4))
@@ -707,7 +737,7 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
             monkeypatch.setattr(place, "descend", spying_descend)
     if solve := getattr(module, "solve", None):
         monkeypatch.setattr(module, "solve", spying_solve)
-    (run or (lambda: outcome(name)))()
+    (run or (lambda: outcome(name, **ALL_TERMS.get(name, {}))))()
     return seen
 
 
@@ -727,6 +757,7 @@ TERMS = {
     "wa": {"class", "old"},
     "bic": {"class", "old", "correction"},
     "podnet": {"class", "spatial", "flat", "balanced"},
+    "der": {"all", "auxiliary", "sparsity", "balanced"},
     "plain": {"class"},
     "cosine": {"class"},
     "glico": {"pixels", "maps", "class", "learning"},
@@ -996,7 +1027,7 @@ def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(na
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     first, before = ([p for p in each.body.parameters() if p.ndim == 4] for each in (grown, model))
-    still = [*FROZEN, *STATISTICS, *HEAD_ALONE]
+    still = [*FROZEN, *STATISTICS, *BODY_ADDED, *HEAD_ALONE]
     assert torch.equal(first[0], before[0]) == (name in still + ABOVE)
     assert torch.equal(first[1], before[1]) == (name in still)
 

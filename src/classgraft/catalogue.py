@@ -136,6 +136,13 @@ ENTRIES = (
         "PODNet",
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
+    Entry(
+        "der",
+        "extend",
+        "classgraft.extenders.der",
+        "DER",
+        "a new body beside the frozen old ones, pruned where asked; exemplars (dynamically expandable representation)",
+    ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
     Entry(
         "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
@@ -278,6 +285,7 @@ RANGES = {
     "proxies": (1, math.inf),
     "shrinkage": (1e-12, 1),
     "hinting": (0, 1),
+    "scale": (1, math.inf),
     "linear_probe": (0, 1),
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),

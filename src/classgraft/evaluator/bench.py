@@ -21,6 +21,7 @@ from classgraft.data.images import Images
 from classgraft.data.squares import streams
 from classgraft.errors import InputError
 from classgraft.evaluator.cells import Cell, measured
+from classgraft.evaluator.expected import told
 from classgraft.evaluator.methods import Methods, cells_of, seeded
 from classgraft.evaluator.orders import Order
 from classgraft.evaluator.page import page
@@ -78,9 +79,14 @@ def bench(
         InputError: what does not fit, or ``out`` holds another benchmark's cells.
     """
     setting = named(protocol) if isinstance(protocol, str) else protocol
-    setting = setting if isinstance(setting, Setting) else Setting(setting)
-    setting = dataclasses.replace(setting, **changed)
+    asked = setting if isinstance(setting, Setting) else Setting(setting)
+    setting = dataclasses.replace(asked, **changed)
     setting = dataclasses.replace(setting, recipe=dataclasses.replace(setting.recipe, **(recipe or {})))
+    if setting != asked:
+        setting = dataclasses.replace(setting, expected=())
+    by_name = [name for name in methods if not isinstance(methods, Mapping) or methods[name] == name]
+    known = [one for one in setting.expected if one.method in by_name and one.method not in (settings or {})]
+    setting = dataclasses.replace(setting, expected=tuple(known))
     cells = cells_of(methods, setting, seeds, recipe or {}, settings or {})
     images, test = setting.images if images is None else images, setting.test if test is None else test
     train, tested = read(images, test, setting, warn)
@@ -101,7 +107,10 @@ def bench(
         found[cell.name] = line
         tell(_told(cell, line))
         _put(folder, setting, cells, found, command)
-    return _put(folder, setting, cells, found, command)
+    results = _put(folder, setting, cells, found, command)
+    for check in results["expected"]:
+        tell(told(check))
+    return results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +188,17 @@ def _put(
 ) -> dict[str, Any]:
     """Write what is known: ``results.json`` and the page."""
     done = [cell for cell in cells if cell.name in found]
+    lines = {label: [found[cell.name] for cell in done if cell.label == label] for label in {c.label for c in cells}}
+    whole = [one for one in setting.expected if len(lines[one.method]) == sum(c.label == one.method for c in cells)]
     gathered = {
-        "methods": {
-            label: [found[c.name] for c in done if c.label == label] for label in dict.fromkeys(c.label for c in done)
-        },
+        "methods": {label: lines[label] for label in dict.fromkeys(c.label for c in done)},
         "settings": {cell.label: dataclasses.replace(cell, method=seeded(cell.method, 0)).settings for cell in done},
         "protocol": repr(setting.protocol),
         "network": str(setting.start),
         "size": setting.size,
         "exemplars": setting.exemplars,
+        "unit": setting.unit,
+        "expected": [one.check(lines[one.method]) for one in whole],
         "recipe": {key: value for key, value in dataclasses.asdict(setting.recipe).items() if key != "seed"},
         "versions": versions(),
     }

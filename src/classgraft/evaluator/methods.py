@@ -55,7 +55,7 @@ def _made(method: str | Extender, setting: Setting, recipe: Mapping[str, Any], o
     # networks here learn from nothing and from many images; methods leave statistics alone for the sake of a few photos
     usual: dict[str, Any] = {"statistics": True}
     if setting.exemplars is not None:
-        usual["exemplars"] = setting.exemplars
+        usual |= {"exemplars": setting.exemplars, "unit": setting.unit}
     if not isinstance(method, str):
         ready: Any = method
         fields = _fields(method)
@@ -71,7 +71,7 @@ def _made(method: str | Extender, setting: Setting, recipe: Mapping[str, Any], o
         given |= {
             f.name: getattr(setting.recipe, f.name) for f in dataclasses.fields(setting.recipe) if f.name not in fields
         }
-    return catalogue.extender(method, {**given, **own})
+    return catalogue.extender(method, {**given, **setting.methods.get(method, {}), **own})
 
 
 def seeded(method: Extender, seed: int) -> Extender:

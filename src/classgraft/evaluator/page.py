@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classgraft.evaluator.expected import told
 from classgraft.metrics import paired, student_interval
 from classgraft.report.streams import Compared, Learner, Line, Measure, Streams, render
 
@@ -51,13 +52,19 @@ def page(results: Mapping[str, Any], command: str) -> str:
             facts=(
                 ("protocol", results["protocol"]),
                 ("recipe", ", ".join(f"{key} {value}" for key, value in results["recipe"].items())),
-                ("exemplars", "as each method has it" if results["exemplars"] is None else f"{results['exemplars']:,}"),
+                ("exemplars", _exemplars(results)),
                 ("seeds", ", ".join(sorted({str(seed) for seed, _ in runs}))),
                 ("class orders", ", ".join(sorted({str(order) for _, order in runs}))),
+                *(("published", told(check)) for check in results.get("expected", ())),
             ),
             command=command,
         )
     )
+
+
+def _exemplars(results: Mapping[str, Any]) -> str:
+    count = results["exemplars"]
+    return "as each method has it" if count is None else f"{count:,} {results.get('unit', 'images')}"
 
 
 def _steps(classes: Sequence[int], coming: bool) -> str:

@@ -78,4 +78,7 @@ def setting(
     network = given({"source": arch, "weights": weights, "mean": mean, "std": std})
     if arguments:
         network["arguments"] = dict(map(argument, arguments))
-    return dataclasses.replace(found, start=Start(**network) if arch else dataclasses.replace(found.start, **network))
+    if not network:
+        return found
+    start = Start(**network) if arch else dataclasses.replace(found.start, **network)
+    return dataclasses.replace(found, start=start, expected=())

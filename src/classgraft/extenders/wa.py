@@ -20,6 +20,7 @@ from torch import nn
 from classgraft.data.images import Task
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.rows import align
 from classgraft.training.answers import asked
 from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
 from classgraft.training.loop import Batch, Terms, fit
@@ -78,10 +79,3 @@ class WeightAligning(Extender):
 def clip(blocks: list[nn.Linear]) -> None:
     for block in blocks:
         block.weight.clamp_(min=0)
-
-
-@torch.no_grad()
-def align(old: list[nn.Linear], new: nn.Linear) -> None:
-    """Scale the new rows, not their biases, by the ratio of the rows' mean lengths, old over new (equation 9)."""
-    length = torch.cat([block.weight.norm(dim=1) for block in old]).mean()
-    new.weight.mul_(length / new.weight.norm(dim=1).mean().clamp(min=1e-12))

@@ -12,6 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Padded(nn.Module):
+    """A shortcut without weights (option A): every so many places, and channels of zeros on both sides."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.inside, self.outside, self.stride = inside, outside, stride
+
+    @property
+    def before(self) -> int:
+        """Channels of zeros before the first: channel c goes to ``before`` + c."""
+        return (self.outside - self.inside) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        after = self.outside - self.inside - self.before
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, after))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm and a shortcut around them."""
 
@@ -21,17 +38,15 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outside)
-        self.stride, self.padding = stride, outside - inside
-        self.shortcut = nn.Sequential()
+        self.shortcut: nn.Module = nn.Sequential()
         if projection and (stride != 1 or inside != outside):
             self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        elif inside != outside:
+            self.shortcut = Padded(inside, outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if len(self.shortcut) or not self.padding:
-            return F.relu(y + self.shortcut(x))
-        half = self.padding // 2  # option A: no weights in the shortcut
-        return F.relu(y + F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.padding - half)))
+        return F.relu(y + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):

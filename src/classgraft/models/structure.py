@@ -38,6 +38,10 @@ class Structure(nn.Module, ABC):
     def settings(self) -> dict[str, int]:
         """All that its shape depends on beside ``inner``."""
 
+    def before(self) -> nn.Module:
+        """What stood in its place, in the shape that it had there."""
+        return self.inner[0]
+
 
 def spec(module: nn.Module) -> Spec:
     """The tree of a network, or of a part."""
@@ -70,7 +74,7 @@ def build(tree: Spec, plain: nn.Module) -> nn.Module:
 def plain(module: nn.Module) -> nn.Module:
     """A copy of the network as it was before anything was changed (with the weights that it has now)."""
     if isinstance(module, Structure):
-        return plain(module.inner[0])
+        return plain(module.before())
     copy_ = copy.deepcopy(module)
     for name, part in _outermost(copy_):
         copy_ = with_part(copy_, name, plain(part))
@@ -100,8 +104,10 @@ def _kinds() -> dict[str, Callable[..., Structure]]:
     from classgraft.models.adapter import Adapter  # these are built on this file
     from classgraft.models.normalised import Normalised
     from classgraft.models.proxies import Proxies
+    from classgraft.models.pruned import Pruned
+    from classgraft.models.side_by_side import SideBySide
 
-    return {kind.kind: kind for kind in (Adapter, Normalised, Proxies)}
+    return {kind.kind: kind for kind in (Adapter, Normalised, Proxies, Pruned, SideBySide)}
 
 
 def _size(value: object) -> int:
