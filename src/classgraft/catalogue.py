@@ -136,6 +136,20 @@ ENTRIES = (
         "PODNet",
         "exemplars, intermediate maps held in place, several proxies a class",
     ),
+    Entry(
+        "piggyback",
+        "extend",
+        "classgraft.extenders.piggyback",
+        "Piggyback",
+        "the network never changes; each task has a mask over its weights, one bit each",
+    ),
+    Entry(
+        "gates",
+        "extend",
+        "classgraft.extenders.gates",
+        "Gates",
+        "each task opens channels by the image; kernels that ever fire are frozen, the others are free for later tasks",
+    ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
     Entry(
         "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
@@ -279,6 +293,7 @@ RANGES = {
     "shrinkage": (1e-12, 1),
     "hinting": (0, 1),
     "linear_probe": (0, 1),
+    "patience": (0, 1),
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),

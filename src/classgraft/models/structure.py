@@ -98,10 +98,12 @@ def _outermost(module: nn.Module) -> list[tuple[str, Structure]]:
 def _kinds() -> dict[str, Callable[..., Structure]]:
     """The closed list."""
     from classgraft.models.adapter import Adapter  # these are built on this file
+    from classgraft.models.gated import Gated
+    from classgraft.models.masked import Masked
     from classgraft.models.normalised import Normalised
     from classgraft.models.proxies import Proxies
 
-    return {kind.kind: kind for kind in (Adapter, Normalised, Proxies)}
+    return {kind.kind: kind for kind in (Adapter, Gated, Masked, Normalised, Proxies)}
 
 
 def _size(value: object) -> int:
