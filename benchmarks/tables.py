@@ -25,7 +25,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, parity, unknown, speed)
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, masks, parity, unknown, speed)
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -37,6 +37,8 @@ def main() -> None:
         pages[ROOT / "docs" / "temperature.svg"] = temperature_plot(found["distill"])
     if "der" in found:
         pages[ROOT / "docs" / "der.svg"] = der_plot(found["der"])
+    if "masks" in found:
+        pages[ROOT / "docs" / "gates.svg"] = gates_plot(found["masks"])
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -436,6 +438,52 @@ def der_plot(result: dict[str, Any]) -> str:
     x = {float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)}
     y = {tick: f"{tick:g}" for tick in plots.ticks(min(y_values), max(y_values))}
     return alone(plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %")))
+MASKED = {
+    "flowers": ("Ten flowers on the ImageNet MobileNetV2",
+                {"own": "flowers among themselves", "joint": "flowers among all", "old joint": "ImageNet's own among all",
+                 "old own": "among themselves", "masked out": "weights masked, %", "bits a weight": "bits a weight"}),
+    "split": ("MNIST in five tasks, three convolutions",
+              {"own": "task known", "joint": "task not known", "backward": "backward transfer",
+               "masked out": "weights masked, %", "bits a weight": "bits a weight"}),
+    "gates": ("MNIST in five tasks, gates", {"own": "task known", "joint": "task not known",
+                                             "backward": "backward transfer", "capacity": "kernels in use, %"}),
+}  # fmt: skip
+"""Parts of benchmarks/masks.py, and what is shown of their rows."""
+
+
+def masks(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/masks.py."""
+    if "masks" not in found:
+        return ""
+    result, sections = found["masks"], []
+    for part, (title, keys) in MASKED.items():
+        rows = [row for row in result["rows"] if row["part"] == part]
+        if not rows:
+            continue
+        lines = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            draws = [row for row in rows if row["method"] == method]
+            lines.append([method, *(over(draws, key) for key in keys), str(len(draws))])
+        counts = ", ".join(f"{value} {key}" for key, value in rows[0]["n"].items())
+        before = f" ImageNet's own before: {rows[0]['old before']:.1f}." if "old before" in rows[0] else ""
+        figure = "![Accuracy over capacity](gates.svg)\n\n" if part == "gates" else ""
+        table = grid(["method", *keys.values(), "seeds"], lines)
+        sections.append(f"### {title}\n\nImages: {counts}.{before}\n\n{figure}{table}")
+    return f"## Masks and gates\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def gates_plot(result: dict[str, Any]) -> str:
+    """Accuracies over the capacity used, a point for each sparsity weight, means over seeds."""
+    points: dict[str, list[tuple[float, float]]] = {"task known": [], "task not known": []}
+    methods = dict.fromkeys(row["method"] for row in result["rows"] if row["method"].startswith("gates"))
+    for method in methods:
+        draws = [row for row in result["rows"] if row["method"] == method]
+        used, own, joint = (sum(row[key] for row in draws) / len(draws) for key in ("capacity", "own", "joint"))
+        points["task known"].append((used, own))
+        points["task not known"].append((used, joint))
+    series = [(name, sorted(found), sorted(found)) for name, found in points.items()]
+    ticks = {tick: f"{tick:g}" for tick in plots.ticks(0, 100)}
+    return alone(plots.lines(series, "Accuracy over capacity", ticks, ticks, ("kernels in use, %", "accuracy, %")))
 
 
 def memories(found: dict[str, Any]) -> str:

@@ -51,6 +51,8 @@ ABOVE = ["acwod"]
 """Methods that move the body, but not its first layer."""
 BODY_ADDED = {"der"}
 """Methods that leave the body alone and put another beside it."""
+MASKS = ["piggyback", "gates"]
+"""Methods whose earlier tasks keep their logits bit for bit under a body that grows around the old one."""
 HEAD_ALONE = {"soft-distillation"}
 """Methods that leave the body alone and move the old rows."""
 WITHOUT_TERMS = {"imprint", *STATISTICS}
@@ -75,6 +77,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "bic": {**FEW_EPOCHS, "exemplars": 12},
     "podnet": {**FEW_EPOCHS, "lr": 0.2, "exemplars": 12, "proxies": 3},
     "der": {**FEW_EPOCHS, "exemplars": 12},
+    "piggyback": {**FEW_EPOCHS, "lr": 0.5, "start": 5.2e-3},
+    "gates": {**FEW_EPOCHS, "exemplars": 12},
     "plain": FEW_EPOCHS,
     "cosine": FEW_EPOCHS,
     "glico": {**FEW_EPOCHS, "dimension": 8, "width": 4, "drawing": 30},
@@ -177,6 +181,16 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "finish": "aligned",
         "balancing": 0.3,
         "temperature": 1.0,
+        **KEPT,
+        **RECIPE,
+    },
+    "piggyback": {"threshold": 4e-3, "start": 7e-3, "ternary": True, "softmax": "all", **RECIPE},
+    "gates": {
+        "sparsity": 5.0,
+        "patience": 0.9,
+        "temperature": 1.0,
+        "softmax": "all",
+        "statistics": True,
         **KEPT,
         **RECIPE,
     },
@@ -758,6 +772,8 @@ TERMS = {
     "bic": {"class", "old", "correction"},
     "podnet": {"class", "spatial", "flat", "balanced"},
     "der": {"all", "auxiliary", "sparsity", "balanced"},
+    "piggyback": {"new"},
+    "gates": {"new", "sparsity", "task"},
     "plain": {"class"},
     "cosine": {"class"},
     "glico": {"pixels", "maps", "class", "learning"},
@@ -955,7 +971,7 @@ def test_a_method_that_keeps_nothing_needs_no_memory(name: str) -> None:
 # -- 7. what is promised to stay ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", FROZEN + MASKS)
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @torch.no_grad()
 def test_the_old_logits_keep_their_bits_through_two_extensions(name: str, batch: int) -> None:
@@ -1027,7 +1043,7 @@ def test_a_method_that_learns_everything_moves_the_body_and_the_others_do_not(na
     method, model = made(name), trained()
     grown = method.extend(model, remembered(method, model, task(OLD)), task(NEW))
     first, before = ([p for p in each.body.parameters() if p.ndim == 4] for each in (grown, model))
-    still = [*FROZEN, *STATISTICS, *BODY_ADDED, *HEAD_ALONE]
+    still = [*FROZEN, *STATISTICS, *BODY_ADDED, *HEAD_ALONE, *MASKS]
     assert torch.equal(first[0], before[0]) == (name in still + ABOVE)
     assert torch.equal(first[1], before[1]) == (name in still)
 

@@ -143,6 +143,20 @@ ENTRIES = (
         "DER",
         "a new body beside the frozen old ones, pruned where asked; exemplars (dynamically expandable representation)",
     ),
+    Entry(
+        "piggyback",
+        "extend",
+        "classgraft.extenders.piggyback",
+        "Piggyback",
+        "the network never changes; each task has a mask over its weights, one bit each",
+    ),
+    Entry(
+        "gates",
+        "extend",
+        "classgraft.extenders.gates",
+        "Gates",
+        "each task opens channels by the image; kernels that ever fire are frozen, the others are free for later tasks",
+    ),
     Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
     Entry(
         "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
@@ -287,6 +301,7 @@ RANGES = {
     "hinting": (0, 1),
     "scale": (1, math.inf),
     "linear_probe": (0, 1),
+    "patience": (0, 1),
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),

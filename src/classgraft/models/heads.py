@@ -15,6 +15,7 @@ from classgraft.errors import InputError
 from classgraft.models.classifier import Block, Head
 from classgraft.models.hidden import Hidden
 from classgraft.models.merged import Merged
+from classgraft.models.own import Own, judge
 from classgraft.models.statistics import (
     Mahalanobis,
     Neighbours,
@@ -92,6 +93,8 @@ def _build(description: Description) -> nn.Module:
             raise ValueError("hidden units beside no rows")
         _sized(beside.out_features, units, beside.in_features)
         return Hidden(beside, units)
+    if kind == "own":
+        return _own(description)
     rows, width = int(description["rows"]), int(description["width"])
     if kind == "linear":
         return linear(_sized(rows, width), torch.zeros(rows) if description["bias"] else None)
@@ -107,6 +110,16 @@ def _build(description: Description) -> nn.Module:
         kept = int(description["kept"])
         return Neighbours(_sized(kept, width), torch.zeros(kept, dtype=torch.int64), rows, 1, 1.0)
     raise ValueError(f"no kind {kind}")
+
+
+def _own(description: Description) -> Own:
+    block = build(description["block"])
+    first, inputs, units = (int(description[key]) for key in ("first", "inputs", "units"))
+    end = first + block.in_features
+    if first < 0 or units < 0 or end > inputs:
+        raise ValueError("features beyond the last")
+    _sized(end, max(1, units))
+    return Own(block, first, inputs, judge(end, units) if units else None)
 
 
 def _sized(*shape: int) -> Tensor:

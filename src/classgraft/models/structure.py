@@ -102,12 +102,15 @@ def _outermost(module: nn.Module) -> list[tuple[str, Structure]]:
 def _kinds() -> dict[str, Callable[..., Structure]]:
     """The closed list."""
     from classgraft.models.adapter import Adapter  # these are built on this file
+    from classgraft.models.gated import Gated
+    from classgraft.models.masked import Masked
     from classgraft.models.normalised import Normalised
     from classgraft.models.proxies import Proxies
     from classgraft.models.pruned import Pruned
     from classgraft.models.side_by_side import SideBySide
 
-    return {kind.kind: kind for kind in (Adapter, Normalised, Proxies, Pruned, SideBySide)}
+    kinds = (Adapter, Gated, Masked, Normalised, Proxies, Pruned, SideBySide)
+    return {kind.kind: kind for kind in kinds}
 
 
 def _size(value: object) -> int:

@@ -1,0 +1,218 @@
+"""Piggyback beside head-only and full fine-tuning; channel gating: accuracy and capacity used over the sparsity weight.
+
+    python benchmarks/masks.py                     # every part and three seeds: some hours on one core
+    python benchmarks/masks.py --only gates --seeds 0
+    python benchmarks/masks.py --short             # does it run at all
+
+``flowers``: ten flowers on the ImageNet MobileNetV2; ``split``: MNIST, five tasks of two digits, Piggyback; ``gates``: the
+same five tasks, gates at several sparsity weights, from a network of random weights. Head-only is Piggyback whose masks
+start too far from the threshold to flip: the same rows under the same recipe. Full fine-tuning moves the network for each
+task anew, so that what it did for the tasks before is lost. Every recipe is a published one or was fixed beforehand; nothing
+is chosen on a test image. A cell that is in the results is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from flowers import imagenet
+from record import RESULTS, data, write
+from torch import nn
+
+from classgraft import api
+from classgraft.bundle import Bundle
+from classgraft.data.images import Images, Task
+from classgraft.data.sources import open_source
+from classgraft.extenders.gates import Gates
+from classgraft.extenders.lwf import LwF
+from classgraft.extenders.piggyback import Piggyback
+from classgraft.models.classifier import Classifier, Head
+from classgraft.models.gated import Gated
+from classgraft.models.masked import Masked, maskable, zeroed
+from classgraft.models.preparation import Preparation
+from classgraft.training.answers import answers, forget
+from classgraft.training.engine import device
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+AS_IT_IS = Preparation(28, 28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PAPER = Piggyback().recipe
+DIGITS = Recipe(epochs=10, batch_size=128, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(), augment="none")
+SPARSITY = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+NEVER = 1e3
+"""Where a real-valued mask starts that shall never be under the threshold."""
+KEPT = 20
+"""Images a class for the task classifier."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method in one part."""
+
+    part: str
+    method: str
+    make: Extender
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.part, self.method
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell, those of a part together."""
+    for part, recipe in (("flowers", PAPER), ("split", DIGITS)):
+        yield Cell(part, "head only", Piggyback(start=NEVER, recipe=recipe))
+        yield Cell(part, "piggyback", Piggyback(recipe=recipe))
+        yield Cell(part, "piggyback, ternary", Piggyback(ternary=True, recipe=recipe))
+        # with no weight on the old answers this is fine-tuning with a head for each task
+        follow = part == "split"  # a few flowers estimate batch norm's statistics badly
+        yield Cell(part, "fine-tuning", LwF(0.0, softmax="heads", warm_up=0.0, statistics=follow, recipe=recipe))
+    for sparsity in SPARSITY:
+        yield Cell("gates", f"gates, lambda_s = {sparsity:g}", Gates(sparsity, unit="images a class", exemplars=KEPT,
+                                                                      statistics=True, recipe=DIGITS))  # fmt: skip
+    yield Cell("gates", "fine-tuning", LwF(0.0, softmax="heads", warm_up=0.0, statistics=True, recipe=DIGITS))
+
+
+@cache
+def mnist(part: str) -> Images:
+    """Floats of one channel."""
+    found = api.images_of(open_source(data() / "mnist" / f"{part}.parquet"), AS_IT_IS)
+    return replace(found, pixels=found.pixels[:, :1].float() / 255)
+
+
+@cache
+def base() -> Bundle:
+    return imagenet()
+
+
+@cache
+def flowers(part: str) -> Images:
+    return api.images_of(open_source(data() / "flowers" / part), base().preparation)
+
+
+@cache
+def probe() -> Images:
+    """ImageNet's own classes."""
+    return api.images_of(open_source(data() / "imagenet_probe" / "test.parquet"), base().preparation)
+
+
+def convolutional(seed: int) -> Classifier:
+    """Three convolutions of 32 channels with batch norm, without classes."""
+    torch.manual_seed(seed)
+    parts: list[nn.Module] = []
+    for inside in (1, 32, 32):
+        parts += [nn.Conv2d(inside, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
+    body = nn.Sequential(*parts[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    body.num_features = 32  # type: ignore[assignment]
+    return Classifier(body, Head(), ()).eval().to(device())
+
+
+def accuracy(model: Classifier, images: Images, among: bool) -> float:
+    """In per cent, among the classes of these images or among all."""
+    places = torch.tensor([model.classes.index(name) for name in images.classes])
+    logits = answers(model, images)
+    found = places[logits[:, places].argmax(1)] if among else logits.argmax(1)
+    return 100 * float((found == places[images.labels]).double().mean())
+
+
+def on_flowers(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
+    """One extension by ten flowers; what became of ImageNet's own."""
+    photos, test, old = flowers("train"), flowers("test"), probe()
+    if short:
+        photos, test, old = photos.shots(1, seed), test.shots(1, seed), old.shots(1, seed).some(20, 0)
+    before = base().model.to(device())
+    known = old.of(before.classes)
+    method = _seeded(cell.make, seed, 1 if short else None)
+    started = time.perf_counter()
+    grown = method.extend(before, None, Task(photos.classes, photos))
+    seconds = time.perf_counter() - started
+    own = [answers(model, known)[:, : len(before.classes)] for model in (before, grown)]
+    return {
+        "own": accuracy(grown, test, True), "joint": accuracy(grown, test, False),
+        "old before": 100 * float((own[0].argmax(1) == known.labels).double().mean()),
+        "old own": 100 * float((own[1].argmax(1) == known.labels).double().mean()),
+        "old joint": 100 * float((answers(grown, known).argmax(1) == known.labels).double().mean()),
+        "same bits": bool(torch.equal(*own)), **kept(grown), "n": {"new": len(test), "old": len(known)},
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def on_digits(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
+    """Five tasks of two digits one after the other: ``own[t][j]``, ``joint[t][j]`` after task t on task j."""
+    train, test = mnist("train"), mnist("test")
+    if short:
+        train, test = train.shots(8, seed), test.shots(4, seed)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1993 + seed)).tolist()
+    names = [train.classes[k] for k in order]
+    tasks = [names[2 * t : 2 * t + 2] for t in range(2 if short else 5)]
+    method = _seeded(cell.make, seed, 1 if short else None)
+    model, memory = convolutional(seed), None
+    own, joint, used = [], [], []
+    started = time.perf_counter()
+    for t, classes in enumerate(tasks):
+        task = Task(tuple(classes), train.of(classes))
+        model = method.extend(model, memory, task)
+        memory = method.remember(model, task, memory)
+        own.append([accuracy(model, test.of(tasks[j]), True) for j in range(t + 1)])
+        joint.append([accuracy(model, test.of(tasks[j]), False) for j in range(t + 1)])
+        used.append(100 * model.body.capacity if isinstance(model.body, Gated) else 100.0)
+    seconds = time.perf_counter() - started
+    count = len(tasks)
+    return {
+        "own": sum(own[-1]) / count, "joint": sum(joint[-1]) / count,
+        "backward": sum(own[-1][j] - own[j][j] for j in range(count - 1)) / max(1, count - 1),
+        "capacity": used[-1], "capacity over tasks": used, **kept(model), "own matrix": own, "joint matrix": joint,
+        "n": {"train": len(train), "test": len(test)}, "seconds": seconds,
+    }  # fmt: skip
+
+
+def kept(model: Classifier) -> dict[str, Any]:
+    """What masks leave out, and what one takes."""
+    if not isinstance(model.body, Masked):
+        return {}
+    masks = [mask.values.numel() for mask in model.body.masks(0)]
+    packed = sum(value.nbytes for key, value in model.body.state_dict().items() if key.endswith("packed"))
+    tasks, weights = len(model.body.tasks), maskable(model.body.body).values()
+    return {
+        "masked out": 100 * sum(zeroed(model.body, task) for task in range(tasks)) / tasks,
+        "bits a weight": 8 * packed / tasks / sum(masks),
+        "mask bytes": packed / tasks,
+        "weight bytes": sum(weight.nbytes for weight in weights),
+    }
+
+
+def _seeded(method: Any, seed: int, epochs: int | None) -> Extender:
+    recipe = replace(method.recipe, seed=seed, **({"epochs": epochs} if epochs else {}))
+    return replace(method, recipe=recipe)  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", choices=["flowers", "split", "gates", "all"], default="all")
+    parser.add_argument("--short", action="store_true", help="few images, tasks and epochs; nothing is written")
+    given = parser.parse_args()
+    path = RESULTS / "masks.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    done = {(row["part"], row["method"], row["seed"]) for row in rows}
+    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
+        for cell in cells():
+            if given.only not in (cell.part, "all") or (*cell.key, seed) in done:
+                continue
+            found = (on_flowers if cell.part == "flowers" else on_digits)(cell, seed, given.short)
+            rows.append({"part": cell.part, "method": cell.method, "seed": seed, **found})
+            forget()
+            print({key: value for key, value in rows[-1].items() if "matrix" not in key}, flush=True)
+            if not given.short:
+                write("masks", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+
+
+if __name__ == "__main__":
+    main()
