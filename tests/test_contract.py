@@ -61,6 +61,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rows": {"views": 3, "steps": 20},
     "finetune": FEW_EPOCHS,
     "lwf": FEW_EPOCHS,
+    "lwm": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
     "acwod": FEW_EPOCHS,
     "mas": FEW_EPOCHS,
@@ -145,6 +146,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
     "lwf": {"strength": 3.0, "temperature": 4.0, "softmax": "sides", "warm_up": 0.1, "statistics": True, **RECIPE},
+    "lwm": {"strength": 3.0, "attention": 5.0, "temperature": 4.0, "layer": "norm", **RECIPE},
     "ewc": {
         "strength": 1.0,
         "fisher": "empirical",
@@ -718,6 +720,7 @@ TERMS = {
     "rows": {"new", "decay"},
     "finetune": {"new"},
     "lwf": {"new", "old"},
+    "lwm": {"new", "old", "attention"},
     "ewc": {"new", "old"},
     "acwod": {"new", "old"},
     "mas": {"new", "old"},

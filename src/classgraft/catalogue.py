@@ -66,6 +66,7 @@ ENTRIES = (
         "everything learns from the new photos; forgets",
     ),
     Entry("lwf", "extend", "classgraft.extenders.lwf", "LwF", "keeps the old network's answers to the new photos"),
+    Entry("lwm", "extend", "classgraft.extenders.lwm", "LwM", "as lwf, and goes on looking where it looked"),
     Entry(
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
