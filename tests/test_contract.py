@@ -30,7 +30,7 @@ from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.packing import Packed, packed, unpacked, without, words
-from classgraft.training import latent, loop
+from classgraft.training import generative, latent, loop
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Distiller, Extender, SelfTrainer
 
@@ -66,6 +66,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "acwod": FEW_EPOCHS,
     "mas": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
+    "generative-replay": {**FEW_EPOCHS, "dimension": 4, "width": 3, "drawing": 30},
     "exemplars": {**FEW_EPOCHS, "exemplars": 12},
     "icarl": {**FEW_EPOCHS, "exemplars": 12},
     "wa": {**FEW_EPOCHS, "exemplars": 12},
@@ -160,6 +161,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "acwod": {"layers": "adapter", "epsilon": 0.9, **RECIPE},
     "mas": {"strength": 0.1, "images": 9, "softmax": "heads", "statistics": True, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
+    "generative-replay": {
+        "space": "features",
+        "share": 0.9,
+        "soft": True,
+        "conditional": True,
+        "dimension": 5,
+        "width": 4,
+        "drawing": 10,
+        "drawing_lr": 0.01,
+        **RECIPE,
+    },
     "exemplars": {**KEPT, **RECIPE},
     "icarl": {**KEPT, **RECIPE},
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
@@ -702,8 +714,9 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
 
         return loop.descend(noting, learning, *given, **options)
 
-    if hasattr(module, "fit"):
-        monkeypatch.setattr(module, "fit", spying_fit)
+    for place in (module, generative):
+        if hasattr(place, "fit"):
+            monkeypatch.setattr(place, "fit", spying_fit)
     for place in (module, latent):
         if hasattr(place, "descend"):
             monkeypatch.setattr(place, "descend", spying_descend)
@@ -725,6 +738,7 @@ TERMS = {
     "acwod": {"new", "old"},
     "mas": {"new", "old"},
     "joint": {"all"},
+    "generative-replay": {"new", "old", "reconstruction", "divergence"},
     "exemplars": {"all"},
     "icarl": {"new", "old"},
     "wa": {"class", "old"},

@@ -148,7 +148,7 @@ def test_the_old_networks_maps_have_no_graph_and_leave_its_mode_and_gradients_al
     teacher = classifier(0.5).train()
     logits, favoured, maps = attended_before(Tapped(teacher, "0"), inputs())
     assert teacher.training
-    assert not (logits.requires_grad or maps.requires_grad)
+    assert [part.requires_grad for part in (logits, maps)] == [False, False]
     torch.testing.assert_close(logits, teacher.eval()(inputs()).detach())
     assert torch.equal(favoured, logits.argmax(1))
     assert [p.grad for p in teacher.parameters()] == [None] * len(list(teacher.parameters()))

@@ -80,6 +80,13 @@ ENTRIES = (
     Entry(
         "mas", "extend", "classgraft.extenders.mas", "MAS", "holds weights that its answers hang on; needs no labels"
     ),
+    Entry(
+        "generative-replay",
+        "extend",
+        "classgraft.extenders.generative_replay",
+        "GenerativeReplay",
+        "a generator draws earlier images, which the old network labels",
+    ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry(
         "ncm", "extend", "classgraft.extenders.ncm", "NearestClassMean", "frozen network, the nearest class mean wins"
