@@ -54,7 +54,7 @@ WITHOUT_TERMS = {"imprint", *STATISTICS}
 
 FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
 SMALL: dict[str, dict[str, Any]] = {
-    "glne": {"views": 3, "iterations": 15},
+    "glne": {"views": 3, "iterations": 15, "drawing": 20},
     "soft-distillation": {"views": 3, "iterations": 15},
     "glne-literal": {"views": 3, "iterations": 15},
     "imprint": {"views": 3},
@@ -132,6 +132,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "covariance": "spherical",
         "components": 2,
         "memory_bytes": 20,
+        "drawing": 10,
         "seed": 1,
     },
     "soft-distillation": {
@@ -266,7 +267,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
 BESIDE: dict[str, dict[str, dict[str, Any]]] = {
-    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
+    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")} | {"drawing": {"memory": "cvae"}},
 }
 """Settings beside which a field has its effect, where the small ones leave it none."""
 

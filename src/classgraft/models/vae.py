@@ -16,6 +16,9 @@ class VAE(nn.Module):
     by ``centre`` and divided by ``scale``; a picture then lies in 0..1.
     """
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, shape: tuple[int, ...], dimension: int, width: int, conditions: int = 0) -> None:
         """Fresh weights from torch's global generator.
 

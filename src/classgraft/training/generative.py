@@ -127,7 +127,8 @@ def learnt(
     earlier = before.network(device) if before and share < 1 else None
 
     def objective(batch: Batch) -> Terms:
-        parts = [(share if earlier else 1.0, batch.source.raw(batch.index, device), batch.targets)]
+        new, r = batch.source.raw(batch.index, device), share if earlier else 1.0
+        parts: list[tuple[float, Tensor, Tensor | None]] = [(r, new, batch.targets)]
         if before and earlier:
             labels = any_class(before, len(batch.index), device)
             parts.append((1 - share, drawn(earlier, len(batch.index), labels), labels))
@@ -137,7 +138,11 @@ def learnt(
             mean, log_variance = network.encoded(seen)
             points = mean + (log_variance / 2).exp() * torch.randn(mean.shape).to(device)
             shown, flat = network.decoded(points, labels if form.conditional else None).flatten(1), seen.flatten(1)
-            found = gaussian_surprise(flat, shown, network.spread) if network.vectors else sigmoid_cross_entropy(shown, flat)
+            found = (
+                gaussian_surprise(flat, shown, network.spread)
+                if network.vectors
+                else sigmoid_cross_entropy(shown, flat)
+            )
             surprise.append(weight * found)
             away.append(weight * divergence(mean, log_variance))
         return {"reconstruction": torch.stack(surprise).sum(), "divergence": torch.stack(away).sum()}
@@ -185,7 +190,9 @@ def _continued(before: Generative, images: Images, form: Autoencoding, device: t
         )
     if before.conditional != form.conditional:
         was = "can" if before.conditional else "cannot"
-        raise InputError(f"What is kept {was} be asked for a class; leave that as it was, or remember the old images again.")
+        raise InputError(
+            f"What is kept {was} be asked for a class; leave that as it was, or remember the old images again."
+        )
     found = before.network(device).requires_grad_(True)
     more = (len(images.classes) - len(before.classes)) * form.conditional
     conditions = found.conditions.detach()
