@@ -23,13 +23,11 @@ from typing import Any
 
 import torch
 from memories import cifar
-from permuted import AS_IT_IS, RECIPE, empty, mnist
+from permuted import RECIPE, empty, mnist
 from PIL import Image
-from record import RESULTS, data, write
+from record import RESULTS, write
 
-from classgraft import api
 from classgraft.data.images import Images, Task
-from classgraft.data.sources import open_source
 from classgraft.extenders.ewc import EWC
 from classgraft.extenders.exemplars import Replay
 from classgraft.extenders.finetune import Finetune
@@ -102,13 +100,6 @@ def _heads(recipe: Recipe) -> Recipe:
     return Recipe(epochs=recipe.epochs, batch_size=32, optimiser="adamw", lr=1e-3, seed=recipe.seed)
 
 
-@cache
-def fashion(part: str) -> Images:
-    """Floats of one channel."""
-    found = api.images_of(open_source(data() / "fashion_mnist" / f"{part}.parquet"), AS_IT_IS)
-    return replace(found, pixels=found.pixels[:, :1].float() / 255)
-
-
 digits = cache(mnist)
 
 
@@ -118,8 +109,8 @@ def tasks(part: str, which: str, seed: int) -> list[Images]:
         order = torch.randperm(10, generator=torch.Generator().manual_seed(1993 + seed)).tolist()
         images = digits(which)
         return [images.of([images.classes[k] for k in order[2 * t : 2 * t + 2]]) for t in range(5)]
-    pair = [digits(which), fashion(which)]
-    return pair if part.endswith("MNIST first") and "Fashion" not in part else pair[::-1]
+    pair = [digits(which), digits(which, "fashion_mnist")]
+    return pair[::-1] if part.endswith("Fashion-MNIST first") else pair
 
 
 def right(model: Classifier, images: Images) -> float:
