@@ -187,11 +187,11 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if (row["pair"], row["arm"]) == (name, arm)]
         errors = torch.tensor([point for row in own for point in row["errors"]], dtype=torch.float64)
         of_row = [row for row in own for _ in row["errors"]]
-        places = frontier(errors[:, :2])
+        reached = errors[frontier(errors[:, :2]), 2:]
         best = int(errors[:, :2].sum(1).argmin())
         found.append({
-            "pair": name, "arm": arm, "configurations": len(own), "area": unreached(errors[places, 2:]),
-            "frontier": errors[places, 2:].tolist(), "old": float(errors[best, 2]), "new": float(errors[best, 3]),
+            "pair": name, "arm": arm, "configurations": len(own), "area": unreached(reached),
+            "frontier": reached[frontier(reached)].tolist(), "old": float(errors[best, 2]), "new": float(errors[best, 3]),
             "width": of_row[best]["width"], "parameters": of_row[best]["parameters"],
         })  # fmt: skip
     return found

@@ -331,7 +331,7 @@ def unreached(points: Tensor) -> float:
 
     1 less the hypervolume of Zitzler and Thiele (1998) with the reference (1, 1); with no point at all 1.
     """
-    ends = points[frontier(points)].clamp(max=1).tolist() + [[1.0, 0.0]]
+    ends = [*points[frontier(points)].clamp(max=1).tolist(), [1.0, 0.0]]
     left, floor = 0.0, 1.0
     area = 0.0
     for x, y in ends:
