@@ -49,6 +49,7 @@ MIXTURES: dict[str, dict[str, Any]] = {
 METHODS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "glne, real features": ("glne", {"memory": "features"}, True),
     **{f"glne, mixture: {name}": ("glne", settings, True) for name, settings in MIXTURES.items()},
+    "glne, conditional VAE of images": ("glne", {"memory": "cvae"}, True),
     "glne, data-free": ("glne", {}, False),
     "soft distillation": ("soft-distillation", {}, True),
     "soft distillation, strength 0 (control)": ("soft-distillation", {"strength": 0.0}, True),

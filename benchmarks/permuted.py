@@ -106,9 +106,9 @@ def cells(only: str) -> Iterator[Cell]:
         yield Cell("permuted", "finetune as in the catalogue", 0, lambda r: Finetune(recipe=r))
 
 
-def mnist(part: str) -> Images:
-    """Floats of one channel."""
-    source = open_source(data() / "mnist" / f"{part}.parquet")
+def mnist(part: str, folder: str = "mnist") -> Images:
+    """Floats of one channel; ``fashion_mnist`` likewise."""
+    source = open_source(data() / folder / f"{part}.parquet")
     found = api.images_of(source, AS_IT_IS)
     return replace(found, pixels=found.pixels[:, :1].float() / 255)
 

@@ -6,6 +6,7 @@ python benchmarks/tables.py --check    fails if they are not what the JSON files
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -25,7 +26,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, masks, parity, unknown, speed)
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, masks, replay, attention, dropout, parity, unknown, speed)
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -39,6 +40,8 @@ def main() -> None:
         pages[ROOT / "docs" / "der.svg"] = der_plot(found["der"])
     if "masks" in found:
         pages[ROOT / "docs" / "gates.svg"] = gates_plot(found["masks"])
+    for pair in dict.fromkeys(line["pair"] for line in found.get("dropout", {}).get("summaries", ())):
+        pages[ROOT / "docs" / f"dropout-{pair}.svg"] = frontier_plot(found["dropout"], pair)
     if "growth" in found:
         pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -484,6 +487,84 @@ def gates_plot(result: dict[str, Any]) -> str:
     series = [(name, sorted(found), sorted(found)) for name, found in points.items()]
     ticks = {tick: f"{tick:g}" for tick in plots.ticks(0, 100)}
     return alone(plots.lines(series, "Accuracy over capacity", ticks, ticks, ("kernels in use, %", "accuracy, %")))
+REPLAY = {
+    "split": ("Split MNIST, two digits at a time, one label space", ("last", "first task", "last task")),
+    "pair, MNIST first": ("MNIST, then Fashion-MNIST", ("last", "first task", "last task")),
+    "pair, Fashion-MNIST first": ("Fashion-MNIST, then MNIST", ("last", "first task", "last task")),
+    "photos": ("CIFAR-10 ResNet-56 extended with ten Tiny-ImageNet classes", ("old before", "old", "new", "harmonic")),
+}
+
+
+def replay(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/replay.py."""
+    if "replay" not in found:
+        return ""
+    result, sections = found["replay"], []
+    for part, (title, keys) in REPLAY.items():
+        rows, lines = [row for row in result["chosen"] if row["part"] == part], []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            draws = [row for row in rows if row["method"] == method]
+            strength = f"{draws[0]['strength']:g}" if draws[0]["strength"] else ""
+            lines.append(
+                [method, strength, *(over(draws, key) for key in keys), f"{draws[0]['bytes']:,}", str(len(draws))]
+            )
+        if lines:
+            drawn = part.replace(", ", "-").replace(" ", "-")
+            figure = "" if part == "photos" else f"\n\n![Drawn after each task, a row a task](replay-{drawn}.png)"
+            head = ["method", "strength", *keys, "bytes kept", "draws"]
+            sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}{figure}")
+    return f"## Generative replay\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def attention(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/lwm.py."""
+    if "lwm" not in found:
+        return ""
+    result, lines, keys = found["lwm"], [], ("first before", "first", "last", "all", "same", "empty")
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        draws = [row for row in result["rows"] if row["method"] == method]
+        mean, half = student_interval([row["drift"] for row in draws])
+        drift = f"{mean:.2f}" if half != half else f"{mean:.2f} ± {half:.2f}"
+        lines.append([method, drift, *(over(draws, key) for key in keys), over(draws, "seconds"), str(len(draws))])
+    maps = "\n\n".join(
+        f"{name}: test images, where the network looked after the first task, and after the last.\n\n![{name}](lwm-{file}.png)"
+        for name, file in (("Fine-tuning", "finetune"), ("LwF", "lwf"), ("LwM, gamma 1", "lwm-gamma-1"))
+    )
+    head = ["method", "drift", *keys, "seconds", "draws"]
+    return f"## Attention\n\n{result['what']}\n\n{grid(head, lines)}\n\n{maps}\n\n{basis(result)}"
+
+
+def dropout(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/dropout.py."""
+    if "dropout" not in found:
+        return ""
+    result, sections = found["dropout"], []
+    for pair in dict.fromkeys(line["pair"] for line in result["summaries"]):
+        lines = [[line["arm"], *(f"{100 * line[key]:.1f}" for key in ("area", "old", "new")), str(line["width"]),
+                  str(line["configurations"])] for line in result["summaries"] if line["pair"] == pair]  # fmt: skip
+        head = ["arm", "area under the frontier", "old error", "new error", "width", "configurations"]
+        sections.append(f"### {pair.capitalize()}\n\n{grid(head, lines)}\n\n![Frontiers of errors](dropout-{pair}.svg)")
+    return (
+        f"## Dropout against forgetting\n\n{result['what']} Errors and width: of the epoch with the least sum of held-out"
+        " errors. All in per cent.\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+    )
+
+
+def frontier_plot(result: dict[str, Any], pair: str) -> str:
+    """Test errors on the frontier of each arm, joined by steps."""
+    series = []
+    for line in result["summaries"]:
+        if line["pair"] == pair:
+            points = [(float(old), float(new)) for old, new in line["frontier"]]
+            corners = [points[0]]
+            for (_, before), (old, new) in itertools.pairwise(points):
+                corners += [(old, before), (old, new)]
+            series.append((line["arm"], points, corners))
+    most = [max(point[k] for _, points, _ in series for point in points) for k in (0, 1)]
+    x, y = ({tick: f"{100 * tick:g}" for tick in plots.ticks(0, end)} for end in most)
+    return alone(
+        plots.lines(series, "Frontiers of errors", x, y, ("error on the old task, %", "error on the new task, %"))
+    )
 
 
 def memories(found: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.packing import Packed, packed, unpacked, without, words
-from classgraft.training import latent, loop
+from classgraft.training import generative, latent, loop
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Distiller, Extender, SelfTrainer
 
@@ -60,17 +60,19 @@ WITHOUT_TERMS = {"imprint", *STATISTICS}
 
 FEW_EPOCHS = {"epochs": 3, "batch_size": 4, "optimiser": "sgd", "milestones": (0.5,), "lr": 0.05}
 SMALL: dict[str, dict[str, Any]] = {
-    "glne": {"views": 3, "iterations": 15},
+    "glne": {"views": 3, "iterations": 15, "drawing": 20},
     "soft-distillation": {"views": 3, "iterations": 15},
     "glne-literal": {"views": 3, "iterations": 15},
     "imprint": {"views": 3},
     "rows": {"views": 3, "steps": 20},
     "finetune": FEW_EPOCHS,
     "lwf": FEW_EPOCHS,
+    "lwm": FEW_EPOCHS,
     "ewc": {**FEW_EPOCHS, "strength": 5.0},
     "acwod": FEW_EPOCHS,
     "mas": FEW_EPOCHS,
     "joint": FEW_EPOCHS,
+    "generative-replay": {**FEW_EPOCHS, "dimension": 4, "width": 3, "drawing": 30},
     "exemplars": {**FEW_EPOCHS, "exemplars": 12},
     "icarl": {**FEW_EPOCHS, "exemplars": 12},
     "wa": {**FEW_EPOCHS, "exemplars": 12},
@@ -139,6 +141,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "covariance": "spherical",
         "components": 2,
         "memory_bytes": 20,
+        "drawing": 10,
         "seed": 1,
     },
     "soft-distillation": {
@@ -154,6 +157,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
     "lwf": {"strength": 3.0, "temperature": 4.0, "softmax": "sides", "warm_up": 0.1, "statistics": True, **RECIPE},
+    "lwm": {"strength": 3.0, "attention": 5.0, "temperature": 4.0, "layer": "norm", **RECIPE},
     "ewc": {
         "strength": 1.0,
         "fisher": "empirical",
@@ -167,6 +171,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "acwod": {"layers": "adapter", "epsilon": 0.9, **RECIPE},
     "mas": {"strength": 0.1, "images": 9, "softmax": "heads", "statistics": True, **RECIPE},
     "joint": {"balanced": False, **RECIPE},
+    "generative-replay": {
+        "space": "features",
+        "share": 0.9,
+        "soft": True,
+        "conditional": True,
+        "dimension": 5,
+        "width": 4,
+        "drawing": 10,
+        "drawing_lr": 0.01,
+        **RECIPE,
+    },
     "exemplars": {**KEPT, **RECIPE},
     "icarl": {**KEPT, **RECIPE},
     "wa": {"temperature": 1.0, "clip": False, **KEPT, **RECIPE},
@@ -283,7 +298,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 }
 """Another value for every field of every method; of its recipe under ``recipe.``."""
 BESIDE: dict[str, dict[str, dict[str, Any]]] = {
-    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")},
+    "glne": {key: {"memory": "none"} for key in ("confidence", "samples")} | {"drawing": {"memory": "cvae"}},
     "der": {key: {"masks": True} for key in ("sparsity", "scale", "compensated")},
 }
 """Settings beside which a field has its effect, where the small ones leave it none."""
@@ -744,8 +759,9 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
 
         return loop.descend(noting, learning, *given, **options)
 
-    if hasattr(module, "fit"):
-        monkeypatch.setattr(module, "fit", spying_fit)
+    for place in (module, generative):
+        if hasattr(place, "fit"):
+            monkeypatch.setattr(place, "fit", spying_fit)
     for place in (module, latent):
         if hasattr(place, "descend"):
             monkeypatch.setattr(place, "descend", spying_descend)
@@ -762,10 +778,12 @@ TERMS = {
     "rows": {"new", "decay"},
     "finetune": {"new"},
     "lwf": {"new", "old"},
+    "lwm": {"new", "old", "attention"},
     "ewc": {"new", "old"},
     "acwod": {"new", "old"},
     "mas": {"new", "old"},
     "joint": {"all"},
+    "generative-replay": {"new", "old", "reconstruction", "divergence"},
     "exemplars": {"all"},
     "icarl": {"new", "old"},
     "wa": {"class", "old"},

@@ -16,9 +16,11 @@ from classgraft.metrics import (
     calibration_error,
     curve,
     evaluation,
+    frontier,
     harmonic,
     paired,
     student_interval,
+    unreached,
     wilson_interval,
 )
 
@@ -331,3 +333,22 @@ def test_methods_are_compared_pair_by_pair() -> None:
     assert math.isnan(paired([0.5], [0.4]).probability)
     with pytest.raises(ValueError, match="zip"):
         paired([0.5], [0.4, 0.3])
+
+
+def test_the_frontier_by_hand() -> None:
+    """(0.5, 0.6) is beaten by (0.2, 0.5), (0.6, 0.5) too, by a coordinate alone; of two equal ones the first stays."""
+    points = torch.tensor([[0.6, 0.1], [0.5, 0.6], [0.2, 0.5], [0.6, 0.5], [0.2, 0.5], [0.9, 0.1]])
+    assert frontier(points).tolist() == [2, 0]
+    assert unreached(points) == pytest.approx(0.44)  # 0.2 * 1 + 0.4 * 0.5 + 0.4 * 0.1
+    assert unreached(points[:0]) == 1
+    assert unreached(torch.zeros(1, 2)) == 0
+
+
+def test_the_area_that_no_point_reaches_equals_counting_a_grid() -> None:
+    points = torch.rand(6, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    middles = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    grid = torch.cartesian_prod(middles, middles)
+    reached = (points[:, None] <= grid[None]).all(2).any(0)
+    assert unreached(points) == pytest.approx(1 - float(reached.double().mean()), abs=0.01)
+    best = points[frontier(points)]
+    assert unreached(best) == pytest.approx(unreached(points))  # those beaten do not count

@@ -66,6 +66,7 @@ ENTRIES = (
         "everything learns from the new photos; forgets",
     ),
     Entry("lwf", "extend", "classgraft.extenders.lwf", "LwF", "keeps the old network's answers to the new photos"),
+    Entry("lwm", "extend", "classgraft.extenders.lwm", "LwM", "as lwf, and goes on looking where it looked"),
     Entry(
         "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
     ),
@@ -78,6 +79,13 @@ ENTRIES = (
     ),
     Entry(
         "mas", "extend", "classgraft.extenders.mas", "MAS", "holds weights that its answers hang on; needs no labels"
+    ),
+    Entry(
+        "generative-replay",
+        "extend",
+        "classgraft.extenders.generative_replay",
+        "GenerativeReplay",
+        "a generator draws earlier images, which the old network labels",
     ),
     Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
     Entry(

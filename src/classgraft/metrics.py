@@ -312,3 +312,29 @@ def paired(first: Sequence[float], second: Sequence[float], confidence: float = 
     error = half / float(t.ppf((1 + confidence) / 2, count - 1))
     ratio = abs(mean) / error if error else (math.inf if mean else 0.0)
     return Paired(mean, half, 2 * float(t.sf(ratio, count - 1)), count)
+
+
+def frontier(points: Tensor) -> Tensor:
+    """Places of the points (N, D), smaller being better, that no other point beats, by their first coordinate.
+
+    One beats another that is nowhere larger and somewhere smaller; of equal points the first stands for all.
+    """
+    nowhere_larger = (points[:, None] <= points[None]).all(2)  # [i, j]: i is not larger than j anywhere
+    equal = (points[:, None] == points[None]).all(2)
+    beaten = (nowhere_larger & ~equal).any(0) | torch.triu(equal, 1).any(0)
+    kept = torch.nonzero(~beaten)[:, 0]
+    return kept[points[kept, 0].argsort(stable=True)]
+
+
+def unreached(points: Tensor) -> float:
+    """Area of the unit square left of or below every one of these points (N, 2): two errors, 0..1, smaller being better.
+
+    1 less the hypervolume of Zitzler and Thiele (1998) with the reference (1, 1); with no point at all 1.
+    """
+    ends = [*points[frontier(points)].clamp(max=1).tolist(), [1.0, 0.0]]
+    left, floor = 0.0, 1.0
+    area = 0.0
+    for x, y in ends:
+        area += (x - left) * floor
+        left, floor = x, y
+    return area

@@ -76,13 +76,13 @@ def _under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def unpacked(kind: type[Value], given: Packed) -> Value:
-    """The value again, of the type that is expected.
+def unpacked(kind: type[Value] | types.UnionType, given: Packed) -> Value:
+    """The value again, of the type that is expected, or of the first of several that it fits.
 
     Raises:
         ValueError: it does not fit that type.
     """
-    return _unpack(kind, given.plain, given.tensors, kind.__name__)  # type: ignore[no-any-return]
+    return _unpack(kind, given.plain, given.tensors, getattr(kind, "__name__", "it"))  # type: ignore[no-any-return]
 
 
 def _unpack(kind: Any, plain: Any, tensors: Mapping[str, Tensor], path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import UnionType
 from typing import ClassVar
 
 from classgraft.data.images import Images, Task
@@ -33,8 +34,9 @@ class Extender(ABC):
 
     keeps: ClassVar[str] = "nothing"
     """What the memory holds: "nothing", "statistics" or "images"."""
-    memory_type: ClassVar[type | None] = None
-    """The frozen dataclass that ``remember`` gives (``classgraft.packing`` says what may be in it); None: it keeps nothing."""
+    memory_type: ClassVar[type | UnionType | None] = None
+    """The frozen dataclass that ``remember`` gives, or several of which it gives one (``classgraft.packing`` says what may be
+    in it); None: it keeps nothing."""
     unlabelled: ClassVar[bool] = False
     """Whether it can use a task's unlabelled images."""
 

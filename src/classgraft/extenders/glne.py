@@ -16,23 +16,28 @@ Differs from the paper:
    them, in a term that weighs by the class as that of the new photos does: in one term they would hardly count.
 6. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
    each class can be removed or learn further by itself.
+7. ``memory="cvae"`` is not the paper's: a summary of it draws a conditional variational autoencoder of the base classes'
+   *images* in place of the mixtures. Its pictures are looked at by the frozen network, and their features stand in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import UnionType
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from classgraft.data.images import Task
+from classgraft.errors import InputError
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.models.hidden import first_units, units_logits, with_units
+from classgraft.training.generative import Autoencoding, Generative, kept_before, learnt
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import ENOUGH, StandIns, kept_of, old_side, spread
+from classgraft.training.unseen import ENOUGH, StandIns, as_features, kept_of, old_side, spread
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -42,7 +47,7 @@ class GLNE(Extender):
     """Frozen network, new rows beside the old, one joint softmax, generated features in place of the old images."""
 
     keeps: ClassVar[str] = "statistics"
-    memory_type: ClassVar[type] = Mixtures
+    memory_type: ClassVar[type | UnionType] = Mixtures | Generative
     views: int = 8
     """Views of each photo that are looked at: the photo, its mirror image, then random crops."""
     base: float = 1.0
@@ -59,25 +64,42 @@ class GLNE(Extender):
     """New hidden units (ReLU) of each new class beside its row."""
     iterations: int = 60
     """Of L-BFGS."""
-    memory: Literal["mixture", "features", "none"] = "mixture"
-    """What is kept of a class: a Gaussian mixture (the paper's), every feature (the ceiling), or nothing."""
+    memory: Literal["mixture", "features", "cvae", "none"] = "mixture"
+    """What is kept of a class: a Gaussian mixture (the paper's), every feature (the ceiling), a share of a conditional
+    generator of images, or nothing."""
     covariance: Covariance = "chosen"
     """Of each Gaussian: spherical, diagonal, low-rank and diagonal, one shared by all classes, or what the bytes allow."""
     components: int = 1
     """Gaussians a class."""
     memory_bytes: int = 6000
     """A class may take, where the covariance is to be chosen."""
+    drawing: int = 2000
+    """Steps of the conditional generator at each task, in whole epochs."""
     seed: int = 0
-    """Of the crops, the generated features and the first weights of hidden units."""
+    """Of the crops, the generated features, the generator and the first weights of hidden units."""
 
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Mixtures | None:
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> Mixtures | Generative | None:
         if self.memory == "none":
             return None
-        form = Form(self.covariance, self.components, self.memory_bytes)
-        return kept_of(model, task, memory, form if self.memory == "mixture" else None, self.seed)
+        if self.memory == "cvae":
+            return self.drawn(model, task, memory)
+        form = Form(self.covariance, self.components, self.memory_bytes) if self.memory == "mixture" else None
+        return kept_of(model, task, as_features(model, task, memory, self.seed, form), form, self.seed)
+
+    def drawn(self, model: Classifier, task: Task, memory: object | None) -> Generative | None:
+        """A generator of the images of these classes and of those before, each with the weight of its classes."""
+        if isinstance(memory, Mixtures) and memory.classes:
+            raise InputError(
+                "glne keeps mixtures, which draw no images; go on with memory=mixture, or give the old images."
+            )
+        before, images = kept_before(memory), task.train.of(model.classes)
+        new = len(images.labels.unique())
+        form = Autoencoding(steps=self.drawing, conditional=True, seed=self.seed)
+        share = new / (new + len(before.classes)) if before else 1.0
+        return learnt(images, form, before, share, model.device)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        kept = memory if isinstance(memory, Mixtures) else None
+        kept = memory = as_features(model, task, memory, self.seed)
         again = tuple(name for name in task.classes if name in model.classes and kept and name in kept.classes)
         names = again + model.unknown(task.classes)
         if not names:

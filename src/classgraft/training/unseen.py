@@ -11,6 +11,8 @@ from torch import Tensor
 
 from classgraft.data.images import Images, Task
 from classgraft.models.classifier import Classifier, frozen
+from classgraft.training.answers import answers
+from classgraft.training.generative import Generative, pictures
 from classgraft.training.mixtures import Form, Mixtures, exactly, fitted
 from classgraft.training.views import imprinted, look
 
@@ -27,6 +29,24 @@ def kept_of(model: Classifier, task: Task, memory: object | None, form: Form | N
     if form is None:
         return exactly(features[:, 0], labels, names, before)
     return fitted(features[:, 0], labels, names, form, before, seed)
+
+
+def as_features(
+    model: Classifier, task: Task, memory: object | None, seed: int, form: Form | None = None
+) -> Mixtures | None:
+    """What was kept, as features: of a generator of images, those of pictures that it draws of each class (or mixtures of
+    this form of them).
+
+    About ``ENOUGH`` are drawn in all, in the form of the task's images, which the network looks at as at any other.
+    """
+    if not isinstance(memory, Generative) or not memory.classes:
+        return memory if isinstance(memory, Mixtures) else None
+    count = max(2, ENOUGH // len(memory.classes))
+    shown = pictures(memory, task.train, count, seed, model.device)
+    features = answers(model, shown, model.features)
+    if form is None:
+        return exactly(features, shown.labels, memory.classes)
+    return fitted(features, shown.labels, memory.classes, form, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,220 @@
+"""Generative replay beside LwF, EWC, fine-tuning and exact replay; and generators as memories of real photos.
+
+    python benchmarks/replay.py                    # every cell and three seeds: a few hours on one core
+    python benchmarks/replay.py --only split --seeds 0
+    python benchmarks/replay.py --short            # does it run at all
+
+``split``: MNIST, two digits at a time, five tasks, one label space. ``pair``: MNIST and then Fashion-MNIST, or the other way
+round, one label space of twenty. ``photos``: a public CIFAR-10 ResNet-56 extended with ten Tiny-ImageNet classes by a frozen
+network, with Gaussian mixtures, generators of images (the conditional one of a summary of GLNE) and of features. A tenth of
+the training images is held out; a strength is chosen on it, as the mean over seeds. A cell in the results is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from memories import cifar
+from permuted import RECIPE, empty, mnist
+from PIL import Image
+from record import RESULTS, write
+
+from classgraft.data.images import Images, Task
+from classgraft.extenders.ewc import EWC
+from classgraft.extenders.exemplars import Replay
+from classgraft.extenders.finetune import Finetune
+from classgraft.extenders.generative_replay import GenerativeReplay
+from classgraft.extenders.glne import GLNE
+from classgraft.extenders.joint import Joint
+from classgraft.extenders.lwf import LwF
+from classgraft.metrics import harmonic
+from classgraft.models.classifier import Classifier
+from classgraft.packing import bytes_of
+from classgraft.training.answers import answers, forget
+from classgraft.training.engine import device
+from classgraft.training.generative import Generative, drawn
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+HELD = 0.1
+PHOTOS = 20
+"""Of each new class, in the part with photos."""
+KINDS: dict[str, dict[str, Any]] = {
+    "generative replay": {},
+    "generative replay, soft labels": {"soft": True},
+    "generative replay, conditional": {"conditional": True},
+    "generative replay, features": {"space": "features"},
+    "generative replay, r = 1 (control)": {"share": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at one strength."""
+
+    part: str
+    name: str
+    strength: float
+    method: Callable[[Recipe, int], Extender]
+    """From a recipe and steps of a generator."""
+
+    @property
+    def key(self) -> tuple[str, str, float]:
+        return self.part, self.name, self.strength
+
+
+def cells(only: str) -> Iterator[Cell]:
+    """Every cell of the chosen parts."""
+    for part in ("split", "pair, MNIST first", "pair, Fashion-MNIST first"):
+        if only not in (part.split(",")[0], "all"):
+            continue
+        yield Cell(part, "finetune", 0, lambda r, _: Finetune(statistics=True, recipe=r))
+        yield Cell(part, "exact replay (joint)", 0, lambda r, _: Joint(balanced=False, recipe=r))
+        yield Cell(part, "exemplars, 1,000 images", 0, lambda r, _: Replay(exemplars=1000, recipe=r))
+        for name, settings in KINDS.items():
+            yield Cell(part, name, 0, lambda r, d, s=settings: GenerativeReplay(drawing=d, recipe=r, **s))
+        for strength in (0.3, 1.0, 3.0, 10.0):
+            yield Cell(part, "lwf", strength, lambda r, _, x=strength: LwF(x, warm_up=0.0, recipe=r))
+        for strength in (10.0, 1e3, 1e5):
+            yield Cell(part, "ewc", strength, lambda r, _, x=strength: EWC(x, images=200, recipe=r))
+    if only in ("photos", "all"):
+        for memory in ("none", "mixture", "features", "cvae"):
+            yield Cell(
+                "photos", f"glne, memory={memory}", 0, lambda r, d, m=memory: GLNE(memory=m, drawing=d, seed=r.seed)
+            )
+        for name in ("features", "features, conditional", "features, r = 1 (control)"):
+            settings = {"conditional": "conditional" in name, "share": 1.0 if "r = 1" in name else None}
+            yield Cell("photos", f"generative replay, {name}", 0,
+                       lambda r, d, s=settings: GenerativeReplay("features", drawing=d, recipe=_heads(r), **s))  # fmt: skip
+
+
+def _heads(recipe: Recipe) -> Recipe:
+    return Recipe(epochs=recipe.epochs, batch_size=32, optimiser="adamw", lr=1e-3, seed=recipe.seed)
+
+
+digits = cache(mnist)
+
+
+def tasks(part: str, which: str, seed: int) -> list[Images]:
+    """The training or the test images of each task."""
+    if part == "split":
+        order = torch.randperm(10, generator=torch.Generator().manual_seed(1993 + seed)).tolist()
+        images = digits(which)
+        return [images.of([images.classes[k] for k in order[2 * t : 2 * t + 2]]) for t in range(5)]
+    pair = [digits(which), digits(which, "fashion_mnist")]
+    return pair[::-1] if part.endswith("Fashion-MNIST first") else pair
+
+
+def right(model: Classifier, images: Images) -> float:
+    """Accuracy in per cent among all classes of the model."""
+    known = images.of(model.classes)
+    return 100 * float((answers(model, known).argmax(1) == known.labels).double().mean())
+
+
+def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
+    """All tasks one after the other: ``matrix[t][j]`` = test accuracy on task j after task t, among all classes so far."""
+    train, tests = ([part.shots(20, 0) if short else part for part in tasks(cell.part, which, seed)]
+                    for which in ("train", "test"))  # fmt: skip
+    parts = [part.split(HELD, seed) for part in train]
+    recipe = replace(RECIPE, seed=seed, epochs=1 if short else RECIPE.epochs)
+    method = cell.method(recipe, 5 if short else 2000)
+    model, memory, matrix, shown = empty(seed), None, [], []
+    started = time.perf_counter()
+    for t, (learnt, _) in enumerate(parts):
+        task = Task(learnt.classes, learnt)
+        model = method.extend(model, memory, task)
+        memory = method.remember(model, task, memory)
+        matrix.append([right(model, tests[j]) for j in range(t + 1)])
+        if isinstance(memory, Generative) and not memory.vectors:
+            shown.append(
+                drawn(memory.network(device()), 20, *_asked(memory, 20), torch.Generator().manual_seed(0)).cpu()
+            )
+    if cell.name == "generative replay" and seed == 0 and not short:
+        picture(
+            Path(__file__).parents[1] / "docs" / f"replay-{cell.part.replace(', ', '-').replace(' ', '-')}.png", shown
+        )
+    forget()
+    return {
+        "part": cell.part, "method": cell.name, "strength": cell.strength, "seed": seed,
+        "held": sum(right(model, held) for _, held in parts) / len(parts),
+        "last": sum(matrix[-1]) / len(parts), "first task": matrix[-1][0], "last task": matrix[-1][-1],
+        "bytes": bytes_of(memory), "n": sum(map(len, tests)), "seconds": time.perf_counter() - started, "matrix": matrix,
+    }  # fmt: skip
+
+
+def _asked(memory: Generative, count: int) -> tuple[torch.Tensor | None]:
+    return (torch.arange(count, device=device()) % len(memory.classes) if memory.conditional else None,)
+
+
+def picture(path: Path, shown: list[torch.Tensor]) -> None:
+    """What the generator draws from the same points after each task, a row a task."""
+    rows = [torch.cat(list(part[:, 0]), 1) for part in shown]
+    Image.fromarray((255 * torch.cat(rows)).clamp(0, 255).to(torch.uint8).numpy()).save(path)
+
+
+@cache
+def base() -> Any:
+    return cifar()
+
+
+def photos(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
+    """A trained network of ten classes extended once with ten others."""
+    bundle, (old_train, old_test), (new_train, new_test), _ = base()
+    if short:
+        old_train, old_test, new_test = old_train.shots(20, 0), old_test.shots(10, 0), new_test.shots(10, 0)
+    recipe = Recipe(epochs=1 if short else 20, seed=seed)
+    method, model = cell.method(recipe, 5 if short else 4000), bundle.model.to(device())
+    started = time.perf_counter()
+    memory = method.remember(model, Task(old_train.classes, old_train), None)
+    grown = method.extend(model, memory, Task(new_train.classes, new_train.shots(PHOTOS, seed)))
+    old, new = right(grown, old_test), right(grown, new_test)
+    forget()
+    return {
+        "part": cell.part, "method": cell.name, "strength": 0, "seed": seed, "held": 0.0, "old before": right(model, old_test),
+        "old": old, "new": new, "harmonic": harmonic(old, new), "bytes": bytes_of(memory),
+        "n": len(old_test) + len(new_test), "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of each method's strength that is best on held-out images, as the mean over seeds."""
+    groups: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
+    for row in rows:
+        groups.setdefault((row["part"], row["method"]), {}).setdefault(row["strength"], []).append(row)
+    found = []
+    for by_strength in groups.values():
+        best = max(by_strength.values(), key=lambda own: sum(row["held"] for row in own) / len(own))
+        found += [{key: value for key, value in row.items() if key != "matrix"} for row in best]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", choices=["split", "pair", "photos", "all"], default="all")
+    parser.add_argument("--short", action="store_true", help="few images, one epoch, one strength; nothing is written")
+    given = parser.parse_args()
+    path = RESULTS / "replay.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    done = {(row["part"], row["method"], row["strength"], row["seed"]) for row in rows}
+    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
+        for cell in cells(given.only):
+            if (*cell.key, seed) in done or (given.short and cell.key[:2] in {key[:2] for key in done}):
+                continue
+            done.add((*cell.key, seed))
+            rows.append((photos if cell.part == "photos" else run)(cell, seed, given.short))
+            print({key: value for key, value in rows[-1].items() if key != "matrix"}, flush=True)
+            if not given.short:
+                write("replay", __doc__.split("\n\n")[2].replace("\n", " "), chosen=chosen(rows), rows=rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Learning without Memorizing: the network keeps its answers, and goes on looking where it looked for the old classes.
+
+Dhar, Singh, Peng, Wu, Chellappa: Learning without Memorizing, CVPR 2019, arXiv 1811.08051. L = L_C + beta L_D + gamma L_AD:
+cross-entropy, distillation, and the distance of Grad-CAM maps. For each new photo both maps are of the same class: the old
+one that the old network favours.
+
+Differs from the paper:
+1. All classes share one softmax, and L_D is that of LwF; with gamma 0 this is LwF without its warm-up, bit for bit.
+2. An empty map (the ReLU of Grad-CAM may leave nothing) has no direction; its image adds nothing to L_AD.
+3. L_AD is a mean over the batch. Values of beta and gamma are not known from the paper: 1 each.
+4. Batch norm works with the statistics that it has, in both networks, so that no image's map depends on other images.
+5. New rows start at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from classgraft.data.images import Task
+from classgraft.losses.attention import attention_distance
+from classgraft.losses.distillation import distillation
+from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.stages import Tapped
+from classgraft.training.answers import asked
+from classgraft.training.attention import attended, attended_before, looked_at
+from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.recipe import Recipe
+from classgraft.verbs import Extender
+
+
+@dataclass(frozen=True)
+class LwM(Extender):
+    """Cross-entropy, old answers and old attention on the new photos; every weight is free."""
+
+    strength: float = 1.0
+    """Beta: weight of the old answers."""
+    attention: float = 1.0
+    """Gamma: weight of the distance between where both networks look; 0 is LwF, and nothing of second order is computed."""
+    temperature: float = 2.0
+    """T of the softened answers."""
+    layer: str = ""
+    """The part of the body whose map is looked at; empty: the one that gives the last map of more than one pixel."""
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=5e-4)
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        grown, teacher, old = model.grown(task.classes).requires_grad_(True), frozen(model), len(model.classes)
+        images = task.train.of(grown.classes)
+        attentive = old > 0 and self.attention > 0 and len(images) > 0
+        if attentive:
+            layer = looked_at(teacher, self.layer, images.view(torch.arange(1), model.device))
+            seeing, seen = Tapped(grown, layer), Tapped(teacher, layer)
+
+        def objective(batch: Batch) -> Terms:
+            terms = {}
+            if attentive:
+                before, favoured, looked = attended_before(seen, batch.images)
+                logits, looks = attended(seeing, batch.images, favoured)
+                terms["attention"] = self.attention * attention_distance(looks, looked)
+            else:
+                logits = grown(batch.images)
+                before = asked(teacher, batch.images) if old else logits[:, :0]
+            terms["new"] = F.cross_entropy(logits, batch.targets)
+            if old:
+                terms["old"] = self.strength * distillation(logits[:, :old], before, self.temperature)
+            return terms
+
+        fit(grown, objective, images, self.recipe, "learning", second_order=attentive, statistics=not old)
+        return grown
