@@ -403,24 +403,27 @@ class Prediction:
 
 def predict(
     bundle: Bundle,
-    files: Sequence[str | Path],
+    files: Sequence[str | Path] | Images,
     top: int = 5,
     *,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> list[Prediction]:
-    """Classes of pictures in files and flat folders."""
-    source = open_files(list(files))
+    """Classes of pictures in files and flat folders, or of images that are decoded already."""
     found: list[Prediction] = []
-    for _, loaded in decoded(source.photos, bundle.preparation.resize, strict, warn):
-        labels = torch.zeros(len(loaded.names), dtype=torch.int64)
-        images = Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
+    for images in [files] if isinstance(files, Images) else _unlabelled(bundle, open_files(files), strict, warn):
         logits = answers(bundle.model, images)
         best, scores = logits.softmax(1).topk(min(top, len(bundle.classes))), novelty.unknown(logits)
-        columns = (loaded.names, best.values.tolist(), best.indices.tolist(), scores.tolist())
+        columns = (images.names or ("",) * len(images), best.values.tolist(), best.indices.tolist(), scores.tolist())
         for name, values, places, unknown in zip(*columns, strict=True):
             found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values), unknown))
     return found
+
+
+def _unlabelled(bundle: Bundle, source: Source, strict: bool, warn: Callable[[str], None]) -> Iterator[Images]:
+    for _, loaded in decoded(source.photos, bundle.preparation.resize, strict, warn):
+        labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+        yield Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
 
 
 def train(

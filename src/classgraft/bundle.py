@@ -46,6 +46,10 @@ CODE = "python"
 """The source of a network that was given as an object: such a bundle needs that object's code to be loaded."""
 
 
+class Changed(InputError):
+    """The folder no longer holds what a change was made from."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """What a method keeps of the classes, beside the model."""
@@ -138,7 +142,9 @@ def _is_bundle(folder: Path) -> bool:
         return (folder / "history.jsonl").is_file() and (folder / "model.safetensors").is_file()
 
 
-def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None) -> None:
+def save(
+    bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None, *, expecting: str | None = None
+) -> None:
     """Write the bundle; a kill or a full disk at any moment leaves what was there before whole.
 
     Args:
@@ -146,13 +152,21 @@ def save(bundle: Bundle, folder: str | Path, pages: dict[str, str] | None = None
         folder: created, or replaced if it is a bundle, where files that are not the bundle's stay; any other non-empty
             folder is refused.
         pages: further text files by name, such as ``report.html``.
+        expecting: the state (``opened``) of the bundle there that this one was made from; None: whatever is there.
 
     Raises:
+        Changed: somebody has changed the bundle there since.
         InputError: when the folder holds something else or cannot be written.
     """
     folder = Path(folder)
     check_place(folder)
-    with replaced(folder) as fresh:
+
+    def check() -> None:
+        if expecting is not None and state(folder) != expecting:
+            raise Changed(f"'{folder}' was changed after this was made from it; load it again and repeat the step.")
+
+    check()
+    with replaced(folder, check) as fresh:
         for path in folder.iterdir() if folder.is_dir() else ():
             if not OWN.fullmatch(path.name):
                 _copy(path, fresh / path.name)
@@ -196,10 +210,25 @@ def load(folder: str | Path, network: nn.Module | None = None) -> Bundle:
     Raises:
         InputError: it is missing, damaged, of a newer version, or needs code.
     """
+    return opened(folder, network)[0]
+
+
+def opened(folder: str | Path, network: nn.Module | None = None) -> tuple[Bundle, str]:
+    """As ``load``, with the state that the folder was in at that moment."""
     folder = Path(folder)
     recover(folder)
     with held(folder, shared=True):
-        return _loaded(folder, network)
+        return _loaded(folder, network), state(folder)
+
+
+def state(folder: str | Path) -> str:
+    """Fingerprint of the bundle in a folder: another one after every step, the same again when it is undone."""
+    path = Path(folder) / "config.json"  # which has the checksums of all that counts
+    try:
+        _regular(path)
+        return _sha256(path)
+    except OSError:
+        return ""
 
 
 def _loaded(folder: Path, network: nn.Module | None) -> Bundle:

@@ -441,6 +441,35 @@ def verify(
 
 
 @app.command()
+def serve(
+    bundle: BundleArgument,
+    images: Annotated[
+        list[str], typer.Option(help="labelled images to measure proposals on, one folder a class; repeatable")
+    ] = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="name or address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="of it; 0 for any that is free", min=0, max=65535)] = 8000,
+    method: Annotated[str, typer.Option(help="see classgraft methods")] = "auto",
+    set_: Set = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Show a page on this machine, to try the model on pictures and to teach it classes with photos."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"The page needs {' and '.join(missing)}; install with: pip install 'classgraft[serve]'.")
+    from classgraft.serving.app import run
+    from classgraft.serving.desk import Desk
+
+    with _running(device, None):
+        desk = Desk(bundle, images=images, method=method, settings=_settings(set_), placed=_placed, warn=_warn)
+        try:
+            run(desk, host, port, lambda at: print(f"{at} shows {bundle}; Ctrl-C ends it", flush=True), _warn)
+        finally:
+            desk.close()
+
+
+@app.command()
 def undo(
     bundle: BundleArgument,
     out: Annotated[Path | None, typer.Option(help="write a copy instead")] = None,

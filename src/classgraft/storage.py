@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from classgraft.errors import InputError
@@ -19,11 +19,15 @@ PATIENCE = 20.0
 
 
 @contextlib.contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
+def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield an empty folder beside ``folder``; on success it takes its place, on any error nothing has changed.
 
     The earlier folder is moved aside before the new one moves in and deleted after; ``recover`` puts it back should the
     machine stop between those two moves.
+
+    Args:
+        folder: absent, or what is to be replaced.
+        check: called at the last moment, while nobody else can replace the folder; whatever it raises stops the move.
 
     Raises:
         InputError: when nothing can be written there.
@@ -46,6 +50,7 @@ def replaced(folder: Path) -> Iterator[Path]:
         flush(fresh)
         aside = _aside(folder)
         with held(folder):
+            check()
             if folder.exists():
                 folder.rename(aside)
             fresh.rename(folder)

@@ -78,6 +78,23 @@ def open_rgb(data: bytes | Path | Image.Image, name: str) -> Image.Image:
         raise BadImage(f"image {name!r} cannot be used: {_reason(error)}; replace or delete it.") from error
 
 
+def check_size(data: bytes, name: str, most: int) -> None:
+    """Refuse an image of more than ``most`` pixels by its header alone; what is no image passes, for ``open_rgb`` to say.
+
+    Raises:
+        BadImage: it is larger.
+    """
+    try:
+        with _quiet, Image.open(BytesIO(data), formats=_formats()) as image:
+            width, height = image.size
+    except Exception:
+        return
+    if width * height > most:
+        raise BadImage(
+            f"image {name!r} cannot be used: {width} x {height} is more than {most:,} pixels; make it smaller."
+        )
+
+
 def square(image: Image.Image, side: int) -> torch.Tensor:
     """The centre of an RGB image, uint8 (3, side, side): the short side is resized to `side` pixels, the rest cropped.
 

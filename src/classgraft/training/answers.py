@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ REMEMBERED = 256 << 20
 """Bytes of answers that are remembered; the longest unused go first."""
 
 _remembered: OrderedDict[str, Tensor] = OrderedDict()
+_lock = Lock()
+"""Held while that is looked into or changed: several threads may ask."""
 
 
 def answers(
@@ -40,20 +43,23 @@ def answers(
     function of some module, so that their names say what they do.
     """
     key = _key(module, images, of, augment, seed, epoch)
-    if key in _remembered:
-        _remembered.move_to_end(key)
-        return _remembered[key].clone()
+    with _lock:
+        if key in _remembered:
+            _remembered.move_to_end(key)
+            return _remembered[key].clone()
     found = _look(module, images, of or module, augment, seed, epoch, what)
     if key and found.nbytes <= REMEMBERED:
-        _remembered[key] = found.clone()
-        while sum(tensor.nbytes for tensor in _remembered.values()) > REMEMBERED:
-            _remembered.popitem(last=False)
+        with _lock:
+            _remembered[key] = found.clone()
+            while sum(tensor.nbytes for tensor in _remembered.values()) > REMEMBERED:
+                _remembered.popitem(last=False)
     return found
 
 
 def forget() -> None:
     """Let go of all that is remembered."""
-    _remembered.clear()
+    with _lock:
+        _remembered.clear()
 
 
 def asked(teacher: nn.Module, images: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
