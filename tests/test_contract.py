@@ -157,7 +157,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "rows": {"views": 4, "steps": 21, "lr": 0.01, "weight_decay": 0.1, "seed": 1},
     "finetune": {"statistics": True, **RECIPE},
     "lwf": {"strength": 3.0, "temperature": 4.0, "softmax": "sides", "warm_up": 0.1, "statistics": True, **RECIPE},
-    "lwm": {"strength": 3.0, "attention": 5.0, "temperature": 4.0, "layer": "norm", **RECIPE},
+    "lwm": {"strength": 3.0, "attention": 5.0, "temperature": 4.0, "layer": "norm", "statistics": True, **RECIPE},
     "ewc": {
         "strength": 1.0,
         "fisher": "empirical",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Task
 from classgraft.errors import InputError
+from classgraft.extenders import lwm
 from classgraft.extenders.lwf import LwF
 from classgraft.extenders.lwm import LwM
 from classgraft.losses.attention import attention_distance, grad_cam
@@ -172,9 +173,11 @@ def drift(grown: Classifier, before: Classifier) -> float:
     return float(distance(grown.eval(), frozen(before), inputs(24, seed=7)).detach())
 
 
-def test_without_attention_it_is_lwf_bit_for_bit() -> None:
-    ours = LwM(attention=0.0, strength=0.7, recipe=SHORT).extend(classifier(), None, later())
-    theirs = LwF(strength=0.7, warm_up=0.0, recipe=SHORT).extend(classifier(), None, later())
+@pytest.mark.parametrize("statistics", [False, True])
+def test_without_attention_it_is_lwf_bit_for_bit(statistics: bool) -> None:
+    given = {"strength": 0.7, "statistics": statistics, "recipe": SHORT}
+    ours = LwM(attention=0.0, **given).extend(classifier(), None, later())
+    theirs = LwF(warm_up=0.0, **given).extend(classifier(), None, later())
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, theirs.state_dict()[name]), name
 
@@ -188,6 +191,29 @@ def test_the_attention_term_keeps_attention_where_it_was() -> None:
     ]
     assert drifts[0] > 5 * drifts[1]
     assert drifts[1] > 2 * drifts[2] > 0
+
+
+@pytest.mark.parametrize(("statistics", "dropout"), [(False, 0.0), (True, 0.0), (False, 0.5)])
+def test_maps_are_of_evaluation_mode_whatever_mode_the_network_learns_in(
+    statistics: bool, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first step nothing has changed, so that the distance is 0; a map of training mode would be another one."""
+    seen: list[float] = []
+
+    def noting(now: Tensor, before: Tensor) -> Tensor:
+        found = attention_distance(now, before)
+        seen.append(float(found.detach()))
+        return found
+
+    monkeypatch.setattr(lwm, "attention_distance", noting)
+    method = LwM(statistics=statistics, recipe=replace(SHORT, lr=1e-9))
+    model = classifier(dropout)
+    grown = method.extend(model, None, later())
+    first = "body.1.running_mean"
+    assert torch.equal(grown.state_dict()[first], model.state_dict()[first]) is not statistics
+    assert len(seen) == 12
+    if not statistics:  # those that follow have moved by a batch before the first map
+        assert seen[0] < 1e-5
 
 
 def test_a_network_that_looks_nowhere_still_learns() -> None:

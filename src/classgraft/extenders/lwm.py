@@ -8,23 +8,26 @@ Differs from the paper:
 1. All classes share one softmax, and L_D is that of LwF; with gamma 0 this is LwF without its warm-up, bit for bit.
 2. An empty map (the ReLU of Grad-CAM may leave nothing) has no direction; its image adds nothing to L_AD.
 3. L_AD is a mean over the batch. Values of beta and gamma are not known from the paper: 1 each.
-4. Batch norm works with the statistics that it has, in both networks, so that no image's map depends on other images.
+4. Both networks' maps are of evaluation mode, so that no image's map depends on other images or on chance; where batch norm
+   follows the new photos, or there is dropout, that is a pass of its own.
 5. New rows start at zero.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from classgraft.data.images import Task
 from classgraft.losses.attention import attention_distance
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.stages import Tapped
-from classgraft.training.answers import asked
+from classgraft.training.answers import asked, evaluating
 from classgraft.training.attention import attended, attended_before, looked_at
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
@@ -43,12 +46,15 @@ class LwM(Extender):
     """T of the softened answers."""
     layer: str = ""
     """The part of the body whose map is looked at; empty: the one that gives the last map of more than one pixel."""
+    statistics: bool = False
+    """Whether batch-norm statistics follow the new photos; those of the first classes always do."""
     recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=5e-4)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         grown, teacher, old = model.grown(task.classes).requires_grad_(True), frozen(model), len(model.classes)
         images = task.train.of(grown.classes)
         attentive = old > 0 and self.attention > 0 and len(images) > 0
+        apart = self.statistics or any(isinstance(part, nn.modules.dropout._DropoutNd) for part in grown.modules())
         if attentive:
             layer = looked_at(teacher, self.layer, images.view(torch.arange(1), model.device))
             seeing, seen = Tapped(grown, layer), Tapped(teacher, layer)
@@ -57,7 +63,10 @@ class LwM(Extender):
             terms = {}
             if attentive:
                 before, favoured, looked = attended_before(seen, batch.images)
-                logits, looks = attended(seeing, batch.images, favoured)
+                learning = grown(batch.images) if apart else None  # first, for it may move what the other pass works with
+                with evaluating(grown) if apart else nullcontext():
+                    logits, looks = attended(seeing, batch.images, favoured)
+                logits = logits if learning is None else learning
                 terms["attention"] = self.attention * attention_distance(looks, looked)
             else:
                 logits = grown(batch.images)
@@ -67,5 +76,5 @@ class LwM(Extender):
                 terms["old"] = self.strength * distillation(logits[:, :old], before, self.temperature)
             return terms
 
-        fit(grown, objective, images, self.recipe, "learning", second_order=attentive, statistics=not old)
+        fit(grown, objective, images, self.recipe, "learning", second_order=attentive, statistics=self.statistics or not old)
         return grown
