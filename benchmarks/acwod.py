@@ -6,7 +6,8 @@
 Tiny-ImageNet-100 at 32 pixels, a ResNet-20 trained here on the first 10 / 30 / 50 / 70 / 90 classes of a fixed order and
 extended with the others, without an old image. A tenth of train is held out; epsilon is chosen on it, by the accuracy over
 all classes, and the chosen ones are trained again with other seeds and measured on test. Every extension looks at about as
-many images, joint training at ten times as many. FOLDER keeps the base networks and a line for each finished cell: the same command again goes on.
+many images, joint training at ten times as many. FOLDER keeps the base networks and a line for each finished cell: the same
+command again goes on.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod, distillation, der, masks, replay, attention, dropout, parity, unknown, speed)
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod,
+             distillation, der, masks, replay, attention, dropout, parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -418,7 +419,9 @@ def der(found: dict[str, Any]) -> str:
         shown = [{key: 100 * row[key] for key in keys} for row in draws]
         parameters = [{"parameters": row["parameters"] / 1000} for row in draws]
         size = f"{sum((row['model_bytes'] + row['bytes']) for row in draws) / len(draws) / 2**20:.1f}"
-        lines.append([method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))])
+        lines.append(
+            [method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))]
+        )
     head = ["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"]
     return (
         f"## Dynamically expandable representation\n\n{result['what']}; {result['n']:,} test images after the last step. One"
@@ -438,9 +441,15 @@ def der_plot(result: dict[str, Any]) -> str:
         groups.setdefault(name, []).append((math.log10(size), 100 * right))
     series = [(name, sorted(points), sorted(points)) for name, points in groups.items()]
     x_values, y_values = zip(*(point for points in groups.values() for point in points), strict=True)
-    x = {float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)}
+    x = {
+        float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)
+    }
     y = {tick: f"{tick:g}" for tick in plots.ticks(min(y_values), max(y_values))}
-    return alone(plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %")))
+    return alone(
+        plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %"))
+    )
+
+
 MASKED = {
     "flowers": ("Ten flowers on the ImageNet MobileNetV2",
                 {"own": "flowers among themselves", "joint": "flowers among all", "old joint": "ImageNet's own among all",
@@ -487,6 +496,8 @@ def gates_plot(result: dict[str, Any]) -> str:
     series = [(name, sorted(found), sorted(found)) for name, found in points.items()]
     ticks = {tick: f"{tick:g}" for tick in plots.ticks(0, 100)}
     return alone(plots.lines(series, "Accuracy over capacity", ticks, ticks, ("kernels in use, %", "accuracy, %")))
+
+
 REPLAY = {
     "split": ("Split MNIST, two digits at a time, one label space", ("last", "first task", "last task")),
     "pair, MNIST first": ("MNIST, then Fashion-MNIST", ("last", "first task", "last task")),

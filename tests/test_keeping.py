@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.data.images import Images, Task
@@ -21,7 +20,6 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.training import loop
 from classgraft.training.answers import answers
-from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
@@ -162,17 +160,6 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 # -- controls -------------------------------------------------------------------------------------------------------
 
 
-def tuned_from_zero(task: Task, recipe: Recipe) -> Classifier:
-    """Fine-tuning whose new rows start at zero, as those of these methods do."""
-    grown = trained().grown(task.classes).requires_grad_(True)
-
-    def objective(batch: Batch) -> Terms:
-        return {"new": F.cross_entropy(grown(batch.images), batch.targets)}
-
-    fit(grown, objective, task.train.of(grown.classes), recipe, statistics=False)
-    return grown
-
-
 @pytest.mark.parametrize("method", [LwF(strength=0.0, warm_up=0.0), EWC(strength=0.0), MAS(strength=0.0)])
 def test_at_strength_zero_each_is_finetuning_bit_for_bit(method: Any) -> None:
     train, _ = digits()
@@ -180,7 +167,7 @@ def test_at_strength_zero_each_is_finetuning_bit_for_bit(method: Any) -> None:
     recipe = replace(RECIPE, epochs=2)
     method = replace(method, recipe=recipe)
     memory = method.remember(trained(), Task(OLD, train.of(OLD).shots(5, 0)), None)
-    assert same(method.extend(trained(), memory, task), tuned_from_zero(task, recipe))
+    assert same(method.extend(trained(), memory, task), Finetune(recipe=recipe).extend(trained(), None, task))
 
 
 # -- EWC and MAS ----------------------------------------------------------------------------------------------------

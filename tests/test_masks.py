@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +142,9 @@ def test_no_mask_flips_before_the_steps_that_its_distance_takes(batches: int, fl
 
 def test_weight_decay_does_not_mask_weights() -> None:
     method = Piggyback(start=1e-2, recipe=Recipe(30, 16, optimiser="sgd", lr=1e-7, weight_decay=1e6, milestones=()))
-    grown = method.extend(trained(), None, task(NEW, 2))  # rates times decay: the reals would be 0.9 ** 30 of their start
+    grown = method.extend(
+        trained(), None, task(NEW, 2)
+    )  # rates times decay: the reals would be 0.9 ** 30 of their start
     assert isinstance(grown.body, Masked)
     assert zeroed(grown.body, 0) == 0
 
@@ -151,7 +154,9 @@ def test_masks_learn_what_rows_alone_cannot() -> None:
     torch.manual_seed(3)
     body = Body(4)
     body.norm.running_mean += 0.01  # as if it had been trained
-    method = Piggyback(recipe=Recipe(25, 8, optimiser="adamw", lr=3e-3, weight_decay=0.0, milestones=(), augment="none"))
+    method = Piggyback(
+        recipe=Recipe(25, 8, optimiser="adamw", lr=3e-3, weight_decay=0.0, milestones=(), augment="none")
+    )
     losses = {}
     for start in (6e-3, 10.0):
         new = task(("ant", "bee", "cow", "dog", "elk", "fox"), 8)
@@ -393,7 +398,7 @@ def test_the_task_classifier_tells_tasks_apart_and_moves_no_earlier_logit() -> N
     alone, judged = stream(method), stream(method, remembering=True)
     every = tuple(name for classes in TASKS for name in classes)
     with torch.no_grad():
-        for before, after in zip(judged, judged[1:], strict=False):
+        for before, after in itertools.pairwise(judged):
             assert torch.equal(before(inputs()), after(inputs())[:, : len(before.classes)])
         assert torch.equal(alone[0](inputs()), judged[0](inputs()))
     assert [part.judge is not None for part in judged[2].head.parts] == [False, True, True]
@@ -429,7 +434,14 @@ def test_blocks_read_their_own_features_and_are_described() -> None:
     said = json.loads(json.dumps(heads.descriptions(head)))
     assert torch.equal(heads.assembled(said, heads.tensors_of(head))(features), found)
     assert torch.equal(Head([head.parts[1].only([1])])(features), found[:, 3:])
-    for change in ({"first": 7}, {"first": -1}, {"inputs": 6}, {"units": -1}, {"units": 1 << 30}, {"block": {"kind": "own"}}):
+    for change in (
+        {"first": 7},
+        {"first": -1},
+        {"inputs": 6},
+        {"units": -1},
+        {"units": 1 << 30},
+        {"block": {"kind": "own"}},
+    ):
         with pytest.raises(InputError):
             heads.build({**said[1], **change})
 
@@ -515,7 +527,11 @@ def test_a_binary_mask_takes_a_bit_a_weight_on_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [{"kind": "masked", "bare": 1, "mask0": 7}, {"kind": "masked", "bare": -1}, {"kind": "gated", "bare": 1, "tasks": 6000}],
+    [
+        {"kind": "masked", "bare": 1, "mask0": 7},
+        {"kind": "masked", "bare": -1},
+        {"kind": "gated", "bare": 1, "tasks": 6000},
+    ],
 )
 def test_trees_that_no_classgraft_wrote_are_refused(part: dict[str, Any]) -> None:
     with pytest.raises(InputError):

@@ -32,7 +32,7 @@ from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.unseen import level_rows
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 Layers = Literal["all", "last-block", "head", "adapter"]
@@ -50,11 +50,10 @@ class ACWOD(Extender):
     last block."""
     epsilon: float | None = None
     """Weight of the original network's answers, 0..1; None: ``SLOPES`` times the share of old classes, k / (k + m)."""
-    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=1e-3, weight_decay=0.01)
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=1e-4, weight_decay=0.01)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        old, names = frozen(model), model.unknown(task.classes)
-        grown = model.grown(names, *level_rows(model, task.train, names)) if names else model.grown(())
+        old, grown = frozen(model), begun(model, task)
         images = task.train.of(grown.classes)
         # where nothing is known there is nothing to keep
         layers, epsilon = (self.layers, self.weight(model, grown)) if model.classes else ("all", 0.0)

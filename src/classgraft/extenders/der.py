@@ -65,7 +65,7 @@ class DER(Extender):
     finish: Literal["balanced", "aligned", "none"] = "balanced"
     """What sets new classes right against old ones: a fresh head from balanced images, the lengths of the rows, or nothing."""
     balancing: float = 1.0
-    """Epochs of the balanced stage, as a share of the recipe's (the authors': 30 to 170); its rate is divided by ten half-way."""
+    """Epochs of the balanced stage, as a share of the recipe's (the authors': 30 to 170); its rate falls by ten half-way."""
     temperature: float = 5.0
     """Delta, what the logits of the balanced stage are divided by."""
     exemplars: int = 2000

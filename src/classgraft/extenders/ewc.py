@@ -21,6 +21,7 @@ from classgraft.training.fisher import Kind, fisher_information
 from classgraft.training.importance import Importance, around, holding, moved, summed
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -59,7 +60,7 @@ class EWC(Extender):
             raise InputError(
                 "ewc must have looked at the old images; give them with --old-images, or choose another method."
             )
-        grown = model.grown(task.classes).requires_grad_(True)
+        grown = begun(model, task).requires_grad_(True)
         held = holding(grown, memory, self.strength / 2, self.recipe.lr) if isinstance(memory, Importance) else None
         groups = grown.head.groups if self.softmax == "heads" else None
 

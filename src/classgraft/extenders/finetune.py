@@ -15,7 +15,7 @@ from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.unseen import level_rows
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -28,10 +28,7 @@ class Finetune(Extender):
     recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=0.01)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        names = model.unknown(task.classes)
-        # from zero, the quickest way to lower the old logits is to put out the features
-        rows = level_rows(model, task.train, names) if model.classes and names else ()
-        grown = model.grown(names, *rows).requires_grad_(True)
+        grown = begun(model, task).requires_grad_(True)
 
         def objective(batch: Batch) -> Terms:
             return {"new": F.cross_entropy(grown(batch.images), batch.targets)}

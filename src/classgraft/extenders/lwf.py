@@ -8,7 +8,7 @@ Differs from the paper:
 2. The old network is asked about each view that is learnt from; the paper records one answer an image.
 3. Answers for the old classes are compared by the Kullback-Leibler divergence, whose gradient is that of the paper's
    cross-entropy. As in the paper's code it is not multiplied by the temperature squared.
-4. New rows start at zero.
+4. New rows start level with the old ones (``training/unseen.py``), not at random.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import asked
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -44,10 +45,10 @@ class LwF(Extender):
     """Share of the epochs in which the new rows alone learn, before everything does (the paper's code: half)."""
     statistics: bool = False
     """Whether batch-norm statistics follow the new photos; those of the first classes always do."""
-    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=5e-4)
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=5e-5, weight_decay=5e-4)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        grown, teacher, old = model.grown(task.classes), frozen(model), len(model.classes)
+        grown, teacher, old = begun(model, task), frozen(model), len(model.classes)
         images = task.train.of(grown.classes)
         places = torch.arange(len(grown.classes), device=model.device)
         groups = {"all": None, "sides": (places >= old).long(), "heads": grown.head.groups}[self.softmax]

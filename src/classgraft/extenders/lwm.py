@@ -10,7 +10,7 @@ Differs from the paper:
 3. L_AD is a mean over the batch. Values of beta and gamma are not known from the paper: 1 each.
 4. Both networks' maps are of evaluation mode, so that no image's map depends on other images or on chance; where batch norm
    follows the new photos, or there is dropout, that is a pass of its own.
-5. New rows start at zero.
+5. New rows start level with the old ones (``training/unseen.py``), not at random.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from classgraft.training.answers import asked, evaluating
 from classgraft.training.attention import attended, attended_before, looked_at
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -48,10 +49,10 @@ class LwM(Extender):
     """The part of the body whose map is looked at; empty: the one that gives the last map of more than one pixel."""
     statistics: bool = False
     """Whether batch-norm statistics follow the new photos; those of the first classes always do."""
-    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=5e-4)
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=5e-5, weight_decay=5e-4)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
-        grown, teacher, old = model.grown(task.classes).requires_grad_(True), frozen(model), len(model.classes)
+        grown, teacher, old = begun(model, task).requires_grad_(True), frozen(model), len(model.classes)
         images = task.train.of(grown.classes)
         attentive = old > 0 and self.attention > 0 and len(images) > 0
         apart = self.statistics or any(isinstance(part, nn.modules.dropout._DropoutNd) for part in grown.modules())
@@ -63,7 +64,9 @@ class LwM(Extender):
             terms = {}
             if attentive:
                 before, favoured, looked = attended_before(seen, batch.images)
-                learning = grown(batch.images) if apart else None  # first, for it may move what the other pass works with
+                learning = (
+                    grown(batch.images) if apart else None
+                )  # first, for it may move what the other pass works with
                 with evaluating(grown) if apart else nullcontext():
                     logits, looks = attended(seeing, batch.images, favoured)
                 logits = logits if learning is None else learning
@@ -76,5 +79,13 @@ class LwM(Extender):
                 terms["old"] = self.strength * distillation(logits[:, :old], before, self.temperature)
             return terms
 
-        fit(grown, objective, images, self.recipe, "learning", second_order=attentive, statistics=self.statistics or not old)
+        fit(
+            grown,
+            objective,
+            images,
+            self.recipe,
+            "learning",
+            second_order=attentive,
+            statistics=self.statistics or not old,
+        )
         return grown

@@ -24,6 +24,7 @@ from classgraft.training.gradients import mean_of_each
 from classgraft.training.importance import Importance, around, holding, moved
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -63,7 +64,7 @@ class MAS(Extender):
             raise InputError(
                 "mas must have looked at old images; give them with --old-images, or choose another method."
             )
-        grown = model.grown(task.classes).requires_grad_(True)
+        grown = begun(model, task).requires_grad_(True)
         held = holding(grown, memory, self.strength, self.recipe.lr) if isinstance(memory, Importance) else None
         groups = grown.head.groups if self.softmax == "heads" else None
 
