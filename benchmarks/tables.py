@@ -414,7 +414,9 @@ def der(found: dict[str, Any]) -> str:
         shown = [{key: 100 * row[key] for key in keys} for row in draws]
         parameters = [{"parameters": row["parameters"] / 1000} for row in draws]
         size = f"{sum((row['model_bytes'] + row['bytes']) for row in draws) / len(draws) / 2**20:.1f}"
-        lines.append([method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))])
+        lines.append(
+            [method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))]
+        )
     head = ["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"]
     return (
         f"## Dynamically expandable representation\n\n{result['what']}; {result['n']:,} test images after the last step. One"
@@ -434,9 +436,13 @@ def der_plot(result: dict[str, Any]) -> str:
         groups.setdefault(name, []).append((math.log10(size), 100 * right))
     series = [(name, sorted(points), sorted(points)) for name, points in groups.items()]
     x_values, y_values = zip(*(point for points in groups.values() for point in points), strict=True)
-    x = {float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)}
+    x = {
+        float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)
+    }
     y = {tick: f"{tick:g}" for tick in plots.ticks(min(y_values), max(y_values))}
-    return alone(plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %")))
+    return alone(
+        plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %"))
+    )
 
 
 def memories(found: dict[str, Any]) -> str:

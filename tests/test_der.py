@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from outside import Tiny
 from small import classifier, images
 from test_bundle import logits, same, squares
