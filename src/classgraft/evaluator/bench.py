@@ -84,7 +84,8 @@ def bench(
     setting = dataclasses.replace(setting, recipe=dataclasses.replace(setting.recipe, **(recipe or {})))
     if setting != asked:
         setting = dataclasses.replace(setting, expected=())
-    by_name = [k for k, v in methods.items() if v == k] if isinstance(methods, Mapping) else list(methods)
+    pairs = methods.items() if isinstance(methods, Mapping) else zip(methods, methods, strict=True)
+    by_name = [label for label, method in pairs if label == method]
     known = [one for one in setting.expected if one.method in by_name and one.method not in (settings or {})]
     setting = dataclasses.replace(setting, expected=tuple(known))
     cells = cells_of(methods, setting, seeds, recipe or {}, settings or {})

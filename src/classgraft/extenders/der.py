@@ -1,19 +1,19 @@
 """DER, dynamically expandable representation (not Dark Experience Replay): a new body beside the old ones at each step.
 
-Yan, Xie, He: DER: Dynamically Expandable Representation for Class Incremental Learning, CVPR 2021, arXiv 2103.16788. The
-authors' code has neither masks nor pruning; those follow the paper's formulas.
+Yan, Xie, He: DER: Dynamically Expandable Representation for Class Incremental Learning, CVPR 2021, arXiv 2103.16788.
+The authors' code has neither masks nor pruning; those follow the paper's formulas.
 
 Differs from the paper:
 1. No warm-up of the learning rate, after which the authors' code starts both heads anew.
-2. What a new head row, or a row for a new body's features, starts from is drawn anew; rows for old features are kept, as the
-   paper says (the authors' code draws them anew as well). The head has biases, which the authors' code does not.
-3. What the masks start from, s_max and lambda_s were not to be had: every channel starts open, some less surely than others;
-   s_max is HAT's, and lambda_s has to be chosen for each setting, as the authors say. Weight decay acts on the numbers
-   behind the masks as on any weight.
-4. Channels that are added together (a stage's outputs and its shortcuts) share a mask, and a group's strongest channel is
-   never closed (``classgraft.models.channels``).
-5. After a pruned body the new one starts at full width: from the pruned body's weights, fresh ones for channels that it lost.
-6. The temperature of the balanced stage is divided out of the rows at its end, so that probabilities are those it learnt.
+2. Rows for old features are kept, as the paper says (the authors' code draws them anew). The head has biases, which the
+   authors' code does not give it.
+3. What the masks start from, s_max and lambda_s were not to be had: every channel starts open, some less surely than
+   others; s_max is HAT's; lambda_s has to be chosen for each setting, as the authors say. Weight decay acts on the
+   numbers behind the masks as on any weight.
+4. Channels that are added together (a stage's outputs and its shortcuts) share a mask, and a group's strongest channel
+   is never closed (``classgraft.models.channels``).
+5. After a pruned body the new one starts at full width: the pruned body's weights, and fresh ones where channels went.
+6. The temperature of the balanced stage is divided out of the rows at its end: probabilities are those it learnt.
 7. An auxiliary class stands for each class of the task, known before or not; for ordinary tasks these are the new ones.
 """
 
@@ -63,9 +63,9 @@ class DER(Extender):
     compensated: bool = True
     """Take the influence of s out of the gradient of the masks."""
     finish: Literal["balanced", "aligned", "none"] = "balanced"
-    """What sets new classes right against old ones: a fresh head from balanced images, the lengths of the rows, or nothing."""
+    """What sets new classes right against old ones: a fresh head on balanced images, the rows' lengths, or nothing."""
     balancing: float = 1.0
-    """Epochs of the balanced stage, as a share of the recipe's (the authors': 30 to 170); its rate falls by ten half-way."""
+    """Epochs of the balanced stage over the recipe's (the authors': 30 to 170); half-way its rate falls to a tenth."""
     temperature: float = 5.0
     """Delta, what the logits of the balanced stage are divided by."""
     exemplars: int = 2000
