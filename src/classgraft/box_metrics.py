@@ -1,4 +1,4 @@
-"""Average precision of detections, by the COCO authors' own evaluator (the extra ``boxes``: pycocotools, which needs numpy alone)."""
+"""Average precision of detections, by the COCO authors' own evaluator (the extra ``boxes``: pycocotools on numpy alone)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Detectors from Python: extended from a few annotated images, undone, saved, and measured.
 
-    detector = detectors.Detector(network, ("RBC", "WBC"))                # a torchvision FasterRCNN
-    photos = detectors.read_voc("bccd", "train", ("Platelets",), side=256)
-    grown = detectors.extend(detector, photos)
-    detectors.save(grown, "grown")
-    detectors.undo(grown)                                                 # the bits of before
+detector = detectors.Detector(network, ("RBC", "WBC"))                # a torchvision FasterRCNN
+photos = detectors.read_voc("bccd", "train", ("Platelets",), side=256)
+grown = detectors.extend(detector, photos)
+detectors.save(grown, "grown")
+detectors.undo(grown)                                                 # the bits of before
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -82,7 +83,7 @@ def extend(
 
 
 def undo(detector: Detector) -> Detector:
-    """The detector before its last extension, with every bit that it had.
+    """The detector before its last extension, with every bit that it had; what was trained since stays as it is now.
 
     Raises:
         InputError: it was not extended.
@@ -143,7 +144,7 @@ def load(folder: str | Path, network: nn.Module) -> Detector:
         if config["sha256"]["model.safetensors"] != _sha256(where / "model.safetensors"):
             raise ValueError("model.safetensors is not the file that was saved")
         tensors = load_file(where / "model.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"'{where}' cannot be read as a detector ({error}); save it again.") from error
     detector = Detector(copy.deepcopy(network), classes[: rows[0] - 1])
     width, first = detector.first.cls_score.in_features, rows[0] - 1
@@ -155,7 +156,9 @@ def load(folder: str | Path, network: nn.Module) -> Detector:
         detector.load_state_dict(tensors)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:200]
-        raise InputError(f"The network is not of the form that was saved in '{where}' ({why}); make it alike.") from error
+        raise InputError(
+            f"The network is not of the form that was saved in '{where}' ({why}); make it alike."
+        ) from error
     return detector.eval()
 
 

@@ -213,7 +213,7 @@ def read_voc(folder: str | Path, part: str, classes: Sequence[str], side: int) -
     preparation = Preparation(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     images = Images(torch.stack(pixels), torch.zeros(len(names), dtype=torch.int64), (), preparation, tuple(names))
     places = (torch.tensor(numbers, dtype=torch.int64) for numbers in (labels, owner))
-    return Boxed(images, torch.tensor(boxes).view(-1, 4), *places, tuple(classes))
+    return Boxed(images, torch.tensor(boxes).reshape(len(boxes), 4), *places, tuple(classes))
 
 
 def _objects(
@@ -245,7 +245,9 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read; give a folder in Pascal VOC's layout and one of its parts.") from error
+        raise InputError(
+            f"'{path}' cannot be read; give a folder in Pascal VOC's layout and one of its parts."
+        ) from error
 
 
 def _inside(folder: Path, name: str) -> Path:

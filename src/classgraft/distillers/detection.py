@@ -100,7 +100,7 @@ def _matching(teacher: Detector, student: Detector) -> Detector:
             f"The student's {len(student.classes)} classes are not the teacher's {len(teacher.classes)};"
             " give it the same names in the same order."
         )
-    coders = [(d.network.rpn.box_coder.weights, d.network.roi_heads.box_coder.weights) for d in (teacher, student)]  # type: ignore[union-attr]
+    coders = [(d.network.rpn.box_coder.weights, d.network.roi_heads.box_coder.weights) for d in (teacher, student)]
     if coders[0] != coders[1]:
         raise InputError(f"Offsets of the teacher are in other units than the student's: {coders}; give both the same.")
     return student

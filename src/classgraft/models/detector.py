@@ -84,13 +84,13 @@ class Detector(nn.Module):
 
     def __init__(self, network: nn.Module, classes: Sequence[str]) -> None:
         super().__init__()
-        heads = getattr(network, "roi_heads", None)
-        if not isinstance(network, FasterRCNN) or heads.has_mask() or heads.has_keypoint():  # type: ignore[union-attr]
+        heads: Any = getattr(network, "roi_heads", None)
+        if not isinstance(network, FasterRCNN) or heads.has_mask() or heads.has_keypoint():
             raise InputError(
                 f"{type(network).__name__} is no plain Faster R-CNN; give a torchvision.models.detection.FasterRCNN"
                 " without masks and keypoints."
             )
-        self.network = network
+        self.network: Any = network
         if sum(self.rows) != len(classes) + 1:
             raise InputError(
                 f"The detector has {sum(self.rows)} rows but {len(classes)} class names were given; give one a row, without"
@@ -99,12 +99,12 @@ class Detector(nn.Module):
         self.classes = tuple(classes)
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        return self.network(list(images))  # type: ignore[no-any-return,operator]
+        return self.network(list(images))  # type: ignore[no-any-return]
 
     @property
     def predictor(self) -> Any:
         """The last layers of the second stage: torchvision's, or with blocks beside them."""
-        return self.network.roi_heads.box_predictor  # type: ignore[union-attr]
+        return self.network.roi_heads.box_predictor
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -138,14 +138,14 @@ class Detector(nn.Module):
         copy_.predictor.drop()
         copy_.classes = self.classes[: -self.rows[-1]]
         if len(copy_.rows) == 1:
-            copy_.network.roi_heads.box_predictor = copy_.first  # type: ignore[union-attr]
+            copy_.network.roi_heads.box_predictor = copy_.first
         return copy_
 
     # -- one stage at a time --------------------------------------------------------------------------------------
 
     def prepared(self, pictures: Tensor, truth: Sequence[dict[str, Tensor]] | None = None) -> tuple[Any, Any]:
         """Normalised and sized as the network does, with what is true moved along."""
-        images, moved = self.network.transform(list(pictures), truth)  # type: ignore[operator]
+        images, moved = self.network.transform(list(pictures), truth)
         for own, (height, width) in zip(moved or (), images.image_sizes, strict=False):
             before = pictures.shape[-2:]
             scale = torch.tensor([width / before[1], height / before[0]] * 2, device=pictures.device)
@@ -154,7 +154,7 @@ class Detector(nn.Module):
 
     def maps(self, images: Any) -> dict[str, Tensor]:
         """Of the backbone, by name."""
-        found = self.network.backbone(images.tensors)  # type: ignore[operator]
+        found = self.network.backbone(images.tensors)
         return {"0": found} if isinstance(found, Tensor) else dict(found)
 
     def anchored(self, images: Any, maps: dict[str, Tensor]) -> Anchored:
@@ -241,9 +241,7 @@ class Detector(nn.Module):
         )
         return proposals, torch.cat(labels), torch.cat(wanted)
 
-    def matched(
-        self, regions: list[Tensor], truth: Sequence[dict[str, Tensor]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def matched(self, regions: list[Tensor], truth: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
         """Of each image's regions (n, 4): labels (n,), 0 for background and -1 for neither, and true offsets (n, 4)."""
         heads: Any = self.network.roi_heads
         boxes = [t["boxes"] for t in truth]
@@ -264,6 +262,8 @@ def _voided(labels: Tensor, boxes: Tensor, void: Tensor) -> Tensor:
 
 def covered(regions: list[Tensor], truth: Sequence[dict[str, Tensor]], overlap: float = 0.5) -> tuple[int, int]:
     """How many true boxes some region overlaps by this much (intersection over union), and how many there are."""
-    best = [box_iou(t["boxes"], own).amax(1) for own, t in zip(regions, truth, strict=True) if len(t["boxes"]) and len(own)]
+    best = [
+        box_iou(t["boxes"], own).amax(1) for own, t in zip(regions, truth, strict=True) if len(t["boxes"]) and len(own)
+    ]
     count = sum(len(t["boxes"]) for t in truth)
     return int(sum((part >= overlap).sum() for part in best)), count

@@ -84,7 +84,7 @@ def carried(images: Boxed) -> tuple[Tensor, ...]:
 
 
 def found(detector: Detector, images: Boxed) -> list[dict[str, Tensor]]:
-    """Of each image ``boxes`` (n, 4) in pixels of the network's square, ``labels`` (n,) from 1 and ``scores`` (n,), on the CPU."""
+    """Of each image ``boxes`` (n, 4) in pixels of the view, ``labels`` (n,) from 1 and ``scores`` (n,), on the CPU."""
     everything: list[dict[str, Tensor]] = []
     with evaluating(detector), torch.inference_mode():
         for index in torch.arange(len(images)).split(BATCH):
