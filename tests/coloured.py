@@ -15,10 +15,10 @@ from classgraft.models.preparation import Preparation
 from classgraft.training.detecting import train
 from classgraft.training.recipe import Recipe
 
-SIDE = 32
+SIDE, WIDE, HIDDEN = 32, 8, 32
 OLD, NEW = ("red", "green"), ("blue",)
 COLOURS = (*OLD, *NEW)
-QUICK = Recipe(epochs=16, batch_size=8, optimiser="adamw", lr=6e-3, weight_decay=0.0, milestones=(), augment="flip")
+QUICK = Recipe(epochs=20, batch_size=3, optimiser="adamw", lr=5e-3, weight_decay=0.0, milestones=(), augment="flip")
 BRIEF = Recipe(2, 3, lr=0.01, milestones=(0.5,), augment="flip")
 
 
@@ -46,13 +46,13 @@ def squares(count: int, classes: tuple[str, ...] = OLD, seed: int = 0) -> Boxed:
 
 def detector(width: int = 2, seed: int = 0, classes: tuple[str, ...] = OLD) -> Detector:
     """Not trained yet."""
-    return Detector(small(len(classes), width, SIDE, (8, 12), hidden=16, seed=seed), classes)
+    return Detector(small(len(classes), width, SIDE, (8, 12), hidden=HIDDEN, seed=seed), classes)
 
 
 @cache
 def trained() -> Detector:
     """On red and green squares; not to be changed."""
-    return train(detector(6), squares(24), QUICK)
+    return train(detector(WIDE), squares(24), QUICK)
 
 
 def pictures(count: int = 3, seed: int = 5, classes: tuple[str, ...] = COLOURS) -> Tensor:

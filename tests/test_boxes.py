@@ -40,7 +40,7 @@ def test_boxes_move_as_the_pixels_do(augment: str, canvas: int, size: int) -> No
     for view, own in zip(views.mean(1) > 0.3, truth, strict=True):
         for box in (*own["boxes"], *own["void"]):
             rows, columns = view.any(1).nonzero()[:, 0], view.any(0).nonzero()[:, 0]
-            if len(rows) < 2 or augment == "resized-crop-flip" and not len(own["boxes"]):
+            if len(rows) < 2 or (augment == "resized-crop-flip" and not len(own["boxes"])):
                 continue  # what is left may be a mirrored edge
             painted = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
             tolerance = 1.5 if augment == "resized-crop-flip" else 1e-3
@@ -84,7 +84,8 @@ def test_parts_keep_each_image_with_its_own_boxes() -> None:
     assert torch.equal(turned.labels, 1 - images.labels[images.labels < 2])
     assert torch.equal(turned.of(COLOURS).labels, images.labels[images.labels < 2])
     void = replace(images, labels=torch.full_like(images.labels, -1)).of(("red",))
-    assert (void.labels == -1).all() and len(void.boxes) == len(images.boxes)
+    assert (void.labels == -1).all()
+    assert len(void.boxes) == len(images.boxes)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,8 @@ def test_average_precision_by_hand() -> None:
     each = average_precision(found, truth, ("x", "y"))
     assert each["x"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert each["y"] is None
-    assert mean(each) == each["x"] and mean(each, ["y"]) is None
+    assert mean(each) == each["x"]
+    assert mean(each, ["y"]) is None
 
 
 def test_a_second_detection_of_a_box_and_one_of_another_class_are_wrong() -> None:

@@ -212,8 +212,8 @@ def read_voc(folder: str | Path, part: str, classes: Sequence[str], side: int) -
             owner.append(place)
     preparation = Preparation(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     images = Images(torch.stack(pixels), torch.zeros(len(names), dtype=torch.int64), (), preparation, tuple(names))
-    places = (torch.tensor(numbers, dtype=torch.int64) for numbers in (labels, owner))
-    return Boxed(images, torch.tensor(boxes).reshape(len(boxes), 4), *places, tuple(classes))
+    places = [torch.tensor(numbers, dtype=torch.int64) for numbers in (labels, owner)]
+    return Boxed(images, torch.tensor(boxes).reshape(len(boxes), 4), places[0], places[1], tuple(classes))
 
 
 def _objects(

@@ -157,8 +157,8 @@ def look(detector: Detector, images: Boxed, jitter: int, seed: int) -> Regions:
                 rows, kept = detector.predictor(features)[0], labels[0] >= 0
                 found = (features, rows, labels[0], wanted[0])
                 parts.append(tuple(part[kept].float().cpu() for part in found))
-    features, rows, labels, wanted = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Regions(features, rows, labels.long(), wanted)
+    whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+    return Regions(whole[0], whole[1], whole[2].long(), whole[3])
 
 
 def coverage(detector: Detector, images: Boxed) -> float:

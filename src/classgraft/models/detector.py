@@ -163,7 +163,8 @@ class Detector(nn.Module):
         objectness, offsets = rpn.head(list(maps.values()))
         levels = [level[0].numel() for level in objectness]
         anchors = rpn.anchor_generator(images, list(maps.values()))
-        return Anchored(anchors, *concat_box_prediction_layers(objectness, offsets), levels)
+        flat = concat_box_prediction_layers(objectness, offsets)
+        return Anchored(anchors, flat[0], flat[1], levels)
 
     def proposals(self, images: Any, anchored: Anchored) -> list[Tensor]:
         """Regions (n, 4) of each image that the first stage takes for objects."""

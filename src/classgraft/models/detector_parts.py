@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Grafted(nn.Module):
 
     def __init__(self, first: nn.Module) -> None:
         super().__init__()
-        self.first = first
+        self.first: Any = first
         self.scores, self.offsets = nn.ModuleList(), nn.ModuleList()
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,9 +107,9 @@ def small(
             image_std=[0.25] * 3,
             rpn_anchor_generator=AnchorGenerator((tuple(anchors),), ((1.0,),)),
             rpn_pre_nms_top_n_train=600,
-            rpn_pre_nms_top_n_test=600,
+            rpn_pre_nms_top_n_test=2000,  # a new class is found among these alone
             rpn_post_nms_top_n_train=200,
-            rpn_post_nms_top_n_test=200,
+            rpn_post_nms_top_n_test=400,
             rpn_batch_size_per_image=128,
             box_roi_pool=MultiScaleRoIAlign(["0"], 5, 2),
             box_head=TwoMLPHead(25 * backbone.out_channels, hidden),
