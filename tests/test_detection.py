@@ -163,6 +163,7 @@ def test_void_boxes_are_neither_objects_nor_background() -> None:
     for part, least in ((images, 1), (void, 0)):
         views, truth = given(part)
         seen = model.seen(views, truth)
+        assert all(bool(loss.isfinite()) for loss in terms(seen).values())
         assert int((seen.rpn.labels > 0).sum()) >= least
         assert least or not int((seen.rcn.labels > 0).sum())
         for i, own in enumerate(truth):  # no background region lies in a void box
@@ -180,7 +181,7 @@ def test_a_picture_without_boxes_is_all_background() -> None:
     empty = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "void": torch.zeros(0, 4)}] * 2
     found_terms = terms(detector().train().seen(views, empty))
     assert all(bool(loss.isfinite()) for loss in found_terms.values())
-    assert float(found_terms["rcn-boxes"]) == float(found_terms["rpn-boxes"]) == 0
+    assert found_terms["rcn-boxes"].item() == found_terms["rpn-boxes"].item() == 0
     assert len(truth) == 2
 
 

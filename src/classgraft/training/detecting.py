@@ -26,14 +26,12 @@ sgd at 0.01, 14 epochs, milestones at 0.7, pictures of 600 pixels."""
 
 
 def terms(seen: Seen) -> Terms:
-    """Cross-entropy and regression of both stages: to the bit what torchvision's own training sums, where nothing is void."""
+    """Cross-entropy and regression of both stages: what torchvision's own training sums, where nothing is void."""
     found = {}
     for name, stage in (("rpn", seen.rpn), ("rcn", seen.rcn)):
-        if name == "rpn":  # torchvision's form, which rounds otherwise than a softmax of two
-            found["rpn-class"] = F.binary_cross_entropy_with_logits(stage.logits[:, 1], stage.labels.float())
-        else:
-            found["rcn-class"] = F.cross_entropy(stage.logits, stage.labels)
-        found[f"{name}-boxes"] = smooth_regression(stage.offsets, stage.truth) / max(1, len(stage.labels))
+        count = len(stage.labels)
+        found[f"{name}-class"] = F.cross_entropy(stage.logits, stage.labels) if count else stage.logits.sum()
+        found[f"{name}-boxes"] = smooth_regression(stage.offsets, stage.truth) / max(1, count)
     return found
 
 
