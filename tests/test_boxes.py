@@ -77,9 +77,9 @@ def test_parts_keep_each_image_with_its_own_boxes() -> None:
     first, second = images.split(1 / 3, 0)
     both = joined([first, second])
     assert (len(first), len(second), len(both), len(both.boxes)) == (6, 3, 9, len(images.boxes))
-    blue = images.showing(("blue",))
-    assert 0 < len(blue) < 9
-    assert set(blue.owner.tolist()) == set(range(len(blue)))
+    yellow = images.showing(("yellow",))
+    assert 0 < len(yellow) < 9
+    assert set(yellow.owner.tolist()) == set(range(len(yellow)))
     turned = images.of(("green", "red"))
     assert torch.equal(turned.labels, 1 - images.labels[images.labels < 2])
     assert torch.equal(turned.of(COLOURS).labels, images.labels[images.labels < 2])
