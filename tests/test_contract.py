@@ -42,7 +42,8 @@ PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
 SELF_TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "self-train"]
-DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill"]
+DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill" and entry.targets == "classes"]
+"""Of classifiers; test_detection.py holds the one of detectors to the same."""
 FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]

@@ -15,8 +15,9 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, exporting, memories, metrics, novelty, packing, promises
+from classgraft import catalogue, detectors, exporting, memories, metrics, novelty, packing, promises
 from classgraft.bundle import CODE, Bundle, Kept, check_place, load, promised_by, save
+from classgraft.data.boxes import Boxed
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, normal, read_names
 from classgraft.data.sources import Source, open_files, open_sources
@@ -27,6 +28,7 @@ from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, chunks, decoded, images_of, known_images, labelled, pictures, unlabelled_images
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, prove
+from classgraft.models.detector import Detector
 from classgraft.models.heads import plain
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
@@ -114,14 +116,17 @@ def _stated_preparation(network: nn.Module) -> Preparation:
 @overload
 def extend(model: Bundle, photos: Sources | Images, /, **options: Any) -> Bundle: ...
 @overload
+def extend(model: Detector, photos: Boxed, /, **options: Any) -> Detector: ...
+@overload
 def extend(model: nn.Module, names: Sequence[str], photos: Mapping[str, Pictures], /, **options: Any) -> Classifier: ...
-def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier:
+def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier | Detector:
     """Add classes from a few photos.
 
     ``extend(bundle, photos)`` takes a folder with one folder a class, a parquet file, ``hf:ID``,
     ``torchvision:NAME``, or a list of these, and returns a bundle.
     ``extend(network, names, {"foxglove": photos})`` takes any network with a linear head, in memory, and returns a
     classifier that stands where the network stood. Photos are files, uint8 pixels, or floats as the network takes them.
+    ``extend(detector, images)`` takes a detector and images with boxes; ``classgraft.detectors`` says with what options.
 
     Options:
         method: a name from ``classgraft methods`` (auto).
@@ -138,6 +143,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
     """
     if isinstance(model, Bundle):
         return _extend_bundle(model, *given, **options)
+    if isinstance(model, Detector):
+        return detectors.extend(model, *given, **options)
     names, photos = given
     keys = ("mean", "std", "size", "resize", "head")
     imported = {key: options.pop(key) for key in keys if key in options}

@@ -26,6 +26,8 @@ class Entry:
     module: str
     type: str
     summary: str
+    targets: str = "classes"
+    """What its images are annotated with: "classes", or "boxes" (from Python alone: ``classgraft.detectors``)."""
 
 
 ENTRIES = (
@@ -275,6 +277,14 @@ ENTRIES = (
         "SimilarityPreserving",
         "images that are alike to the teacher are to be alike to the student",
     ),
+    Entry(
+        "detection",
+        "distill",
+        "classgraft.distillers.detection",
+        "Detection",
+        "detectors: soft answers to the same boxes, boxes bounded by the teacher, a hint (Python only)",
+        targets="boxes",
+    ),
 )
 
 
@@ -284,6 +294,7 @@ RANGES = {
     "glne-literal.alpha": (0, 1),
     "components": (1, math.inf),
     "confidence": (0, 1),
+    "detection.soft": (0, 1),
     "epsilon": (0, 1),
     "exemplars": (1, math.inf),
     "held_out": (0, 1),

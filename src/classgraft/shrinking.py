@@ -66,6 +66,10 @@ def distill(
         InputError: whatever does not fit, and what to do.
     """
     started = time.perf_counter()
+    if (targets := catalogue.entry(method, "distill").targets) != "classes":
+        raise InputError(
+            f"'{method}' learns from {targets}, not from classes: call it from Python, on a detector; or take kd."
+        )
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
     chosen = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     distiller = catalogue.distiller(method, chosen)

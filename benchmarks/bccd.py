@@ -1,0 +1,217 @@
+"""Blood cells: narrow detectors that learn from a wide one, and Platelets grafted onto a detector of the other cells.
+
+    python benchmarks/bccd.py                              # both parts and three seeds: an evening on two cores
+    python benchmarks/bccd.py --only graft --seeds 0
+    python benchmarks/bccd.py --only distill --soft 0.5    # another setting, looked at on the held-out part alone
+    python benchmarks/bccd.py --short                      # does it run at all
+
+BCCD (RBC, WBC, Platelets), pictures of 640 x 480 stretched to squares of 256; torchvision's Faster R-CNN on a backbone of six
+convolutions, from scratch. Of BCCD's trainval 15 % are held out to choose on; mean average precision at an overlap of 0.5
+is measured on the rest ("train"), on the held-out part and on BCCD's test.
+
+``distill``: a teacher of width 32, students of width 8: labels alone, with the teacher's answers, with its hint, with both;
+the control hears an untrained teacher. ``graft``: a base of RBC and WBC learns from the training images that show no Platelets;
+of the others 1, 5 or 20 are drawn, in which the Platelets alone have boxes. Beside new rows: rows without made-up old
+features, rows from boxes in wrong places (the control), fine-tuning of everything on the same images, and training on all
+boxes of all images (the ceiling). A cell that is in the results is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import torch
+from PIL import Image
+from record import RESULTS, data, write
+from torch import nn
+from torchvision.utils import draw_bounding_boxes, make_grid
+
+from classgraft import detectors
+from classgraft.box_metrics import mean
+from classgraft.catalogue import distiller
+from classgraft.data.boxes import Boxed, read_voc
+from classgraft.extenders.detector_rows import DetectorRows, coverage
+from classgraft.models.detector import Detector
+from classgraft.models.detector_parts import small
+from classgraft.training.detecting import RECIPE, found, train
+from classgraft.training.engine import device
+
+OLD, NEW = ("RBC", "WBC"), ("Platelets",)
+CELLS = (*OLD, *NEW)
+SIDE, TEACHER, STUDENT = 256, 32, 8
+HELD_OUT, SHOTS = 0.15, (1, 5, 20)
+NOTHING = {"soft": 0.0, "bounded": 0.0, "hint": 0.0}
+ANSWERS = {"soft": 0.2, "bounded": 0.5}
+TUNING = replace(RECIPE, epochs=30, lr=1e-4)
+"""Of fine-tuning on a few images: a tenth of the rate that the base was trained at."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of a table."""
+
+    part: str
+    name: str
+    shots: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.part, self.name, self.shots
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell, those of a part together."""
+    yield Cell("distill", "labels alone", settings=NOTHING)
+    yield Cell("distill", "distillation", settings={**NOTHING, **ANSWERS})
+    yield Cell("distill", "hint", settings={**NOTHING, "hint": 0.5})
+    yield Cell("distill", "both", settings={**ANSWERS, "hint": 0.5})
+    yield Cell("distill", "both, untrained teacher", settings={**ANSWERS, "hint": 0.5})
+    for shots in SHOTS:
+        yield Cell("graft", "rows", shots)
+        yield Cell("graft", "rows, nothing made up", shots, {"base": 0.0})
+        yield Cell("graft", "rows, boxes in wrong places", shots)
+        yield Cell("graft", "fine-tuning", shots)
+    yield Cell("graft", "all boxes of all images")
+
+
+@cache
+def parts(short: bool) -> tuple[Boxed, Boxed, Boxed]:
+    """To train on, held out, test."""
+    side, root = (96 if short else SIDE), data() / "bccd"
+    whole = read_voc(root, "trainval", CELLS, side)
+    test = read_voc(root, "test", CELLS, side)
+    if short:
+        whole, test = whole.some(24, 0), test.some(6, 0)
+    return (*whole.split(HELD_OUT, 0), test)
+
+
+@cache
+def separate(short: bool) -> tuple[Boxed, Boxed]:
+    """Training images without Platelets, and those with some."""
+    images = parts(short)[0]
+    shown = set(images.owner[images.labels == CELLS.index(NEW[0])].tolist())
+    others = [i for i in range(len(images)) if i not in shown]
+    return images.subset(torch.tensor(others)), images.showing(NEW)
+
+
+def fresh(width: int, classes: tuple[str, ...], seed: int, short: bool) -> Detector:
+    side, width = (96, width // 4) if short else (SIDE, width)
+    anchors = [round(side / SIDE * size) for size in (20, 44, 88)]
+    return Detector(small(len(classes), width, side, anchors, seed=seed), classes).to(device())
+
+
+@cache
+def teacher(short: bool) -> Detector:
+    """One for all seeds."""
+    return train(fresh(TEACHER, CELLS, 100, short), parts(short)[0], quick(short, 100))
+
+
+@cache
+def base(seed: int, short: bool) -> Detector:
+    """Of the old cells."""
+    return train(fresh(TEACHER, OLD, seed, short), separate(short)[0].of(OLD), quick(short, seed))
+
+
+def quick(short: bool, seed: int) -> Any:
+    return replace(RECIPE, epochs=1 if short else RECIPE.epochs, seed=seed)
+
+
+def student(cell: Cell, seed: int, short: bool) -> Detector:
+    master = fresh(TEACHER, CELLS, 7, short) if "untrained" in cell.name else teacher(short)
+    settings = {**cell.settings, "seed": seed, **({"epochs": 1} if short else {})}
+    method = distiller("detection", settings)
+    return method.distill(master, fresh(STUDENT, CELLS, seed, short), parts(short)[0])  # type: ignore[arg-type,return-value]
+
+
+def grafted(cell: Cell, seed: int, short: bool) -> Detector:
+    if not cell.shots:
+        return train(fresh(TEACHER, CELLS, seed, short), parts(short)[0], quick(short, seed))
+    few, start = separate(short)[1].some(cell.shots, seed).of(NEW), base(seed, short)
+    if cell.name == "fine-tuning":
+        width = start.first.cls_score.in_features
+        rows, offsets = nn.Linear(width, len(NEW)), nn.Linear(width, 4 * len(NEW))
+        for parameter in (*rows.parameters(), *offsets.parameters()):
+            nn.init.zeros_(parameter)
+        recipe = replace(TUNING, epochs=1 if short else TUNING.epochs, seed=seed)
+        return train(start.grown(NEW, rows, offsets), few, recipe)
+    if "wrong" in cell.name:
+        side = few.images.pixels.shape[-1]
+        away = torch.rand(len(few.boxes), 2, generator=torch.Generator().manual_seed(seed))
+        sides = few.boxes[:, 2:] - few.boxes[:, :2]
+        corner = away * (side - sides)
+        few = replace(few, boxes=torch.cat([corner, corner + sides], 1).clamp(0, side))
+    return detectors.extend(start, few, method=DetectorRows(seed=seed, **cell.settings))
+
+
+def run(cell: Cell, seed: int, short: bool, chosen: bool) -> dict[str, Any]:
+    """One row; while something is being chosen, without a look at the test images."""
+    seen, held, test = parts(short)
+    started = time.perf_counter()
+    model = (student if cell.part == "distill" else grafted)(cell, seed, short)
+    row: dict[str, Any] = {
+        "part": cell.part, "name": cell.name, "shots": cell.shots, "seed": seed, "seconds": time.perf_counter() - started,
+        "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
+    }  # fmt: skip
+    looked = {"train": seen, "held out": held} | ({} if chosen else {"test": test})
+    for name, images in looked.items():
+        row[name] = percent(detectors.evaluate(model, images))
+    if cell.part == "graft" and cell.shots:
+        for name, images in looked.items():
+            row[name]["before"] = percent(detectors.evaluate(base(seed, short), images.of(OLD)))["all"]
+            row[name]["proposed"] = 100 * coverage(model, images.of(NEW))
+    if seed == 0 and not short and (cell.name, cell.shots) in (("rows", 5), ("fine-tuning", 5), ("both", 0)):
+        picture(f"bccd-{cell.name}.png", model, held)
+    return row
+
+
+def percent(scores: dict[str, Any]) -> dict[str, Any]:
+    """In per cent; what has no box to find is None."""
+    each = scores["per_class"]
+    flat = {**each, "old": mean(each, OLD), "new": each.get(NEW[0]), "all": mean(each)}
+    return {name: None if value is None else 100 * value for name, value in flat.items()}
+
+
+def picture(name: str, model: Detector, images: Boxed) -> None:
+    """What is found with a score of at least one half in four pictures: RBC red, WBC white, Platelets yellow."""
+    few, shown = images.showing(NEW).some(4, 0), []
+    for pixels, own in zip(few.images.pixels, found(model, few), strict=True):
+        sure = own["scores"] >= 0.5
+        colours = [("red", "white", "yellow")[int(k) - 1] for k in own["labels"][sure]]
+        shown.append(draw_bounding_boxes(pixels, own["boxes"][sure], colors=colours, width=2) if colours else pixels)
+    RESULTS.mkdir(exist_ok=True)
+    Image.fromarray(make_grid(shown, 4, 4, pad_value=255).permute(1, 2, 0).numpy()).save(
+        RESULTS / name.replace(" ", "-")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", choices=["distill", "graft", "all"], default="all")
+    parser.add_argument("--soft", type=float, help="1 - mu, to choose on the held-out part; nothing is written")
+    parser.add_argument("--short", action="store_true", help="few images and epochs, nothing is written")
+    given = parser.parse_args()
+    path, trial = RESULTS / "bccd.json", given.short or given.soft is not None
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not trial else []
+    done = {(row["part"], row["name"], row["shots"], row["seed"]) for row in rows}
+    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
+        for cell in cells():
+            if given.only not in (cell.part, "all") or (*cell.key, seed) in done:
+                continue
+            if given.soft is not None and cell.settings.get("soft"):
+                cell = replace(cell, settings={**cell.settings, "soft": given.soft})
+            rows.append(run(cell, seed, given.short, given.soft is not None))
+            print(rows[-1], flush=True)
+            if not trial:
+                write("bccd", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+
+
+if __name__ == "__main__":
+    main()

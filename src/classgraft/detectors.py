@@ -1,0 +1,167 @@
+"""Detectors from Python: extended from a few annotated images, undone, saved, and measured.
+
+detector = detectors.Detector(network, ("RBC", "WBC"))                # a torchvision FasterRCNN
+photos = detectors.read_voc("bccd", "train", ("Platelets",), side=256)
+grown = detectors.extend(detector, photos)
+detectors.save(grown, "grown")
+detectors.undo(grown)                                                 # the bits of before
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from classgraft.box_metrics import average_precision, mean
+from classgraft.data.boxes import Boxed, joined, read_voc
+from classgraft.errors import InputError
+from classgraft.extenders.detector_rows import DetectorRows, coverage
+from classgraft.models.detector import Detector
+from classgraft.models.detector_parts import small
+from classgraft.storage import replaced
+from classgraft.training.detecting import found, train
+
+FORMAT = 1
+PROPOSED = 0.8
+"""Share of the new boxes that must be proposed for nothing to be said about it."""
+
+__all__ = [
+    "Boxed",
+    "Detector",
+    "DetectorRows",
+    "evaluate",
+    "extend",
+    "found",
+    "joined",
+    "load",
+    "read_voc",
+    "save",
+    "small",
+    "train",
+    "undo",
+]
+
+
+def extend(
+    detector: Detector,
+    images: Boxed,
+    *,
+    method: DetectorRows | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Detector:
+    """A copy that also finds the classes of these images, whose boxes of known classes are passed over.
+
+    Old logits and boxes keep their bits for the same pictures; an old score falls only where a new class competes for the
+    same region, in the softmax of both.
+
+    Args:
+        detector: left as it is.
+        images: few, with a box of each new class at least.
+        method: its settings.
+        warn: hears a sentence where the detector proposes too few of the new boxes to find such things.
+
+    Raises:
+        InputError: there is no new class, or one has no box.
+    """
+    grown = (method or DetectorRows()).extend(detector, images)
+    new = images.of(grown.classes[len(detector.classes) :])
+    if (share := coverage(detector, new)) < PROPOSED:
+        warn(
+            f"The detector's first stage proposes {share:.0%} of the new boxes, and finds none of the others; train it on"
+            " what it should find as well, or let it propose more."
+        )
+    return grown
+
+
+def undo(detector: Detector) -> Detector:
+    """The detector before its last extension, with every bit that it had; what was trained since stays as it is now.
+
+    Raises:
+        InputError: it was not extended.
+    """
+    return detector.shrunk()
+
+
+def evaluate(detector: Detector, images: Boxed, overlap: float = 0.5) -> dict[str, Any]:
+    """Mean average precision, 0..1, over ``old``, ``new`` (added last) and ``all`` classes, and of each in ``per_class``.
+
+    A class without a box among the images counts nowhere and is None. The boxes are those of ``Boxed.of`` the detector's
+    classes.
+
+    Raises:
+        InputError: pycocotools is missing.
+    """
+    known = images.of(detector.classes)
+    truth = known.truth(torch.arange(len(known)), torch.device("cpu"))
+    each = average_precision(found(detector, known), truth, detector.classes, overlap)
+    added = detector.rows[-1] if len(detector.rows) > 1 else 0
+    old, new = (detector.classes[: len(detector.classes) - added], detector.classes[len(detector.classes) - added :])
+    parts = {"old": mean(each, old), "new": mean(each, new), "all": mean(each)}
+    return {**parts, "per_class": each, "n": len(known), "overlap": overlap}
+
+
+def save(detector: Detector, folder: str | Path) -> None:
+    """Weights, class names and the blocks of rows, in a folder that is there wholly or not at all.
+
+    What the network is made of is not saved: ``load`` is given such a network.
+    """
+    with replaced(Path(folder)) as fresh:
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in detector.state_dict().items()}
+        save_file(tensors, fresh / "model.safetensors")
+        config = {
+            "format": FORMAT,
+            "kind": "detector",
+            "classes": list(detector.classes),
+            "rows": list(detector.rows),
+            "sha256": {"model.safetensors": _sha256(fresh / "model.safetensors")},
+        }
+        (fresh / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
+
+
+def load(folder: str | Path, network: nn.Module) -> Detector:
+    """The saved detector, on a copy of a network of the form that it had before it was ever extended.
+
+    Raises:
+        InputError: the folder is damaged or holds something else, or the network has another form.
+    """
+    where = Path(folder)
+    try:
+        config = json.loads((where / "config.json").read_text("utf-8"))
+        if config["kind"] != "detector" or config["format"] != FORMAT:
+            raise ValueError("it holds no detector of this format")
+        classes, rows = [str(name) for name in config["classes"]], [int(count) for count in config["rows"]]
+        if min(rows) < 1 or sum(rows) != len(classes) + 1:
+            raise ValueError("its rows are not as many as its classes")
+        if config["sha256"]["model.safetensors"] != _sha256(where / "model.safetensors"):
+            raise ValueError("model.safetensors is not the file that was saved")
+        tensors = load_file(where / "model.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"'{where}' cannot be read as a detector ({error}); save it again.") from error
+    detector = Detector(copy.deepcopy(network), classes[: rows[0] - 1])
+    width, first = detector.first.cls_score.in_features, rows[0] - 1
+    for count in rows[1:]:
+        blocks = [nn.utils.skip_init(nn.Linear, width, count * times) for times in (1, 4)]
+        detector = detector.grown(classes[first : first + count], *blocks)  # type: ignore[arg-type]
+        first += count
+    try:
+        detector.load_state_dict(tensors)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The network is not of the form that was saved in '{where}' ({why}); make it alike."
+        ) from error
+    return detector.eval()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""New rows of a detector on frozen features: new classes from a few annotated images, nothing of the old ones moved.
+
+Rows alone on a frozen extractor, learnt against negatives and against made-up features of the old classes: what Hayat,
+Kliger, Fleishman, Cohen-Or (Generative Low-Shot Network Expansion, arXiv 1810.08363) do for classifiers, here on the
+features of regions. Backbone, proposals, old rows and old offsets are left as they are, so that old logits and boxes are
+equal bit for bit; new and old classes compete for a region in one softmax.
+
+- A region that overlaps a new box is to be of its class. Any other is to be *none of the new ones*, whatever old class or
+  background it shows: the old side counts by its log-sum-exp, so that old objects in the new images need no boxes.
+- Old classes that the new images do not show are made up from the old rows (``training/unseen.py``).
+- Offsets of a new class start from the mean of the old classes' and move as far as the few boxes bear (ridge regression).
+
+What it cannot do: tell apart what the frozen features do not, and find what the first stage does not propose. ``coverage`` says how much of the new boxes is proposed; a
+detector whose old training images showed the new things unnamed has learnt to propose them less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from classgraft.data.boxes import Boxed, Truth
+from classgraft.errors import InputError
+from classgraft.losses.classification import grown_cross_entropy
+from classgraft.models.classifier import Classifier, Head
+from classgraft.models.detector import Detector, covered
+from classgraft.training.answers import evaluating
+from classgraft.training.solve import solve
+from classgraft.training.unseen import StandIns, spread
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Of the new images, seen as they are and mirrored."""
+
+    features: Tensor
+    """(N, D)."""
+    logits: Tensor
+    """Of background and old classes (N, K + 1)."""
+    labels: Tensor
+    """int64 (N,): 0 where it is of no new class."""
+    wanted: Tensor
+    """True offsets (N, 4), where the label is not 0."""
+
+
+@dataclass(frozen=True)
+class DetectorRows:
+    """Logits by L-BFGS in the joint softmax, offsets in closed form."""
+
+    jitter: int = 8
+    """Shaken copies of each box that are looked at beside the proposals."""
+    negative: float = 3.0
+    """Weight of the regions of no new class beside 1 for those of one: the share at which Faster R-CNN itself is trained."""
+    base: float = 1.0
+    """Weight of the made-up features of old classes."""
+    confidence: float = 0.8
+    """How sure the detector is, on average, of those."""
+    samples: int = 100
+    """Made up for each old class."""
+    weight_decay: float = 0.03
+    """Pull on the new rows, in units of the old rows' mean squared length."""
+    prior: float = 20.0
+    """Regions that the mean of the old classes' offsets counts for."""
+    iterations: int = 60
+    """Of L-BFGS."""
+    seed: int = 0
+    """Of the shaken boxes and the made-up features."""
+
+    def extend(self, detector: Detector, images: Boxed) -> Detector:
+        """A grown copy; the images' boxes of classes that the detector has are passed over."""
+        names = tuple(name for name in images.classes if name not in detector.classes)
+        new = images.of(names)
+        missing = [name for k, name in enumerate(names) if not bool((new.labels == k).any())]
+        if missing or not names:
+            what = f"The class '{missing[0]}' has no box" if missing else "The images name no new class"
+            raise InputError(f"{what}; give one new box at least.")
+        seen = look(detector, new, self.jitter, self.seed)
+        weight, bias = self._rows(detector, seen, len(names))
+        rows = _linear(weight, bias)
+        return detector.grown(names, rows, self._offsets(detector, seen, len(names))).eval()
+
+    def _rows(self, detector: Detector, seen: Regions, classes: int) -> tuple[Tensor, Tensor]:
+        first, generator = detector.first.cls_score, torch.Generator().manual_seed(self.seed)
+        positive = seen.labels > 0
+        old = seen.logits.logsumexp(1)
+        made = self._made(detector, seen.features[positive], generator)
+        with torch.no_grad():
+            sum_made = detector.predictor(made.to(detector.device))[0].float().cpu().logsumexp(1)
+        # centred on what is of no new class, so that the decay pulls towards "as likely as anywhere"
+        middle = seen.features[~positive].mean(0) if bool((~positive).any()) else seen.features.mean(0)
+        features, made, labels = seen.features - middle, made - middle, seen.labels[positive] - 1
+        scale = spread(first.weight.detach().float().cpu())
+
+        def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+            said = features @ weight.T + bias
+            own = said[positive].gather(1, labels[:, None])[:, 0]
+            losses = {"new": grown_cross_entropy(said[positive], old[positive], own)}
+            if bool((~positive).any()):
+                other = grown_cross_entropy(said[~positive], old[~positive], old[~positive])
+                losses["negative"] = self.negative * other
+            if len(made):
+                losses["base"] = self.base * grown_cross_entropy(made @ weight.T + bias, sum_made, sum_made)
+            losses["decay"] = self.weight_decay / 2 * weight.square().sum() / scale
+            return losses
+
+        weight, bias = solve(terms, classes, features.shape[1], self.iterations)
+        return weight, bias - weight @ middle
+
+    def _made(self, detector: Detector, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features of regions that would show the old classes of the first training; none of a single class."""
+        first = detector.first.cls_score
+        if first.out_features < 3 or not self.base:
+            return features[:0]
+        rows = _linear(first.weight.detach().float().cpu()[1:], first.bias.detach().float().cpu()[1:])
+        old = Classifier(nn.Identity(), Head([rows]), detector.classes[: len(rows.weight)])
+        return StandIns.of(old, None, features, self.confidence, self.samples).sample(self.samples, generator)[0]
+
+    def _offsets(self, detector: Detector, seen: Regions, classes: int) -> nn.Linear:
+        """Offsets of each new class: the old classes' mean, and what a ridge regression makes of what is left."""
+        old = detector.first.bbox_pred
+        weight, bias = (
+            part.detach().float().cpu().view(-1, 4, *part.shape[1:])[1:].mean(0) for part in (old.weight, old.bias)
+        )
+        weights, biases = [], []
+        for k in range(1, classes + 1):
+            own = seen.labels == k
+            x = torch.cat([seen.features[own], torch.ones(int(own.sum()), 1)], 1).double()
+            left = (seen.wanted[own] - seen.features[own] @ weight.T - bias).double()
+            pull = self.prior * x.square().mean() * torch.eye(x.shape[1], dtype=torch.float64)
+            change = torch.linalg.solve(x.T @ x + pull, x.T @ left).float().T
+            weights.append(weight + change[:, :-1])
+            biases.append(bias + change[:, -1])
+        return _linear(torch.cat(weights), torch.cat(biases))
+
+
+def look(detector: Detector, images: Boxed, jitter: int, seed: int) -> Regions:
+    """Proposals, true boxes and shaken ones of every image and its mirror image, in evaluation mode."""
+    parts: list[tuple[Tensor, ...]] = []
+    generator = torch.Generator().manual_seed(seed)
+    with evaluating(detector), torch.inference_mode():
+        for place in range(len(images)):
+            index = torch.tensor([place])
+            for mirrored in (False, True):
+                picture = images.images.view(index, detector.device)
+                truth = images.truth(index, detector.device)
+                if mirrored:
+                    picture, truth = picture.flip(-1), [_mirrored(truth[0], picture.shape[-1])]
+                prepared, truth = detector.prepared(picture, truth)
+                maps = detector.maps(prepared)
+                regions = detector.proposals(prepared, detector.anchored(prepared, maps))
+                shaken = _shaken(truth[0]["boxes"], jitter, prepared.image_sizes[0], generator)
+                regions = [torch.cat([regions[0], truth[0]["boxes"], shaken])]
+                labels, wanted = detector.matched(regions, truth)
+                features = detector.features(maps, regions, prepared.image_sizes)
+                rows, kept = detector.predictor(features)[0], labels[0] >= 0
+                found = (features, rows, labels[0], wanted[0])
+                parts.append(tuple(part[kept].float().cpu() for part in found))
+    whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+    return Regions(whole[0], whole[1], whole[2].long(), whole[3])
+
+
+def coverage(detector: Detector, images: Boxed) -> float:
+    """Share of the images' boxes that a proposal of the first stage overlaps by half; 0..1."""
+    hits, count = 0, 0
+    with evaluating(detector), torch.inference_mode():
+        for index in torch.arange(len(images)).split(16):
+            prepared, truth = detector.prepared(
+                images.images.view(index, detector.device), images.truth(index, detector.device)
+            )
+            regions = detector.proposals(prepared, detector.anchored(prepared, detector.maps(prepared)))
+            more = covered(regions, truth)
+            hits, count = hits + more[0], count + more[1]
+    return hits / max(1, count)
+
+
+def _mirrored(truth: Truth, side: int) -> Truth:
+    def turned(boxes: Tensor) -> Tensor:
+        return torch.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], 1)
+
+    return {**truth, "boxes": turned(truth["boxes"]), "void": turned(truth["void"])}
+
+
+def _shaken(boxes: Tensor, copies: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Boxes (n * copies, 4) moved by up to a sixth of their sides and made up to a fifth larger or smaller."""
+    many = boxes.repeat_interleave(copies, 0)
+    way = (2 * torch.rand(len(many), 4, generator=generator) - 1).to(many)
+    centre, sides = (many[:, :2] + many[:, 2:]) / 2, many[:, 2:] - many[:, :2]
+    centre, sides = centre + way[:, :2] * sides / 6, sides * 1.2 ** way[:, 2:]
+    edges = torch.tensor([size[1], size[0]] * 2).to(many)
+    return torch.minimum(torch.cat([centre - sides / 2, centre + sides / 2], 1).clamp(min=0), edges)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight))
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer

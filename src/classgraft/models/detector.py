@@ -1,0 +1,270 @@
+"""The detector: a Faster R-CNN of torchvision's, its class names, and its two stages one at a time.
+
+Ren, He, Girshick, Sun: Faster R-CNN, NIPS 2015, arXiv 1506.01497. The network stays what it was and is reached as
+``network``; what is here asks its parts the questions that its own ``forward`` keeps to itself, so that one network can be
+asked about the very boxes that another drew, and so that boxes can be void.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.ops import box_iou
+
+from classgraft.errors import InputError
+from classgraft.models.detector_parts import Grafted, rows_of
+
+VOID = 0.5
+"""Share of a box that must lie in a void one for it to be void itself."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage says of the N boxes that were drawn, P of which show an object, and what is true of them."""
+
+    logits: Tensor
+    """(N, K), background first; K is 2 for anchors."""
+    offsets: Tensor
+    """(P, 4) of the true class, in the units of the stage's box coder."""
+    labels: Tensor
+    """int64 (N,), 0 for background."""
+    truth: Tensor
+    """(P, 4), in the same units."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which boxes: places among all anchors of the batch (N,), and regions (n, 4) of each image."""
+
+    sizes: list[tuple[int, int]]
+    """Height and width of each image as the network sees it."""
+    anchors: list[Tensor]
+    """Of each image, all of them."""
+    places: Tensor
+    labels: Tensor
+    truth: Tensor
+    regions: list[Tensor]
+    region_labels: Tensor
+    region_truth: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch as a detector sees it while it learns."""
+
+    maps: dict[str, Tensor]
+    """Of the backbone, (B, C, H, W)."""
+    rpn: Stage
+    rcn: Stage
+    drawn: Drawn
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """What the first stage says of every anchor of a batch."""
+
+    anchors: list[Tensor]
+    objectness: Tensor
+    """(B * A, 1)."""
+    offsets: Tensor
+    """(B * A, 4)."""
+    levels: list[int]
+    """Anchors of an image on each map."""
+
+
+class Detector(nn.Module):
+    """Pictures (B, 3, H, W) in 0..1 to a list of ``boxes``, ``labels`` and ``scores``; label k is ``classes[k - 1]``."""
+
+    def __init__(self, network: nn.Module, classes: Sequence[str]) -> None:
+        super().__init__()
+        heads: Any = getattr(network, "roi_heads", None)
+        if not isinstance(network, FasterRCNN) or heads.has_mask() or heads.has_keypoint():
+            raise InputError(
+                f"{type(network).__name__} is no plain Faster R-CNN; give a torchvision.models.detection.FasterRCNN"
+                " without masks and keypoints."
+            )
+        self.network: Any = network
+        if sum(self.rows) != len(classes) + 1:
+            raise InputError(
+                f"The detector has {sum(self.rows)} rows but {len(classes)} class names were given; give one a row, without"
+                " the background, which is row 0."
+            )
+        self.classes = tuple(classes)
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        return self.network(list(images))  # type: ignore[no-any-return]
+
+    @property
+    def predictor(self) -> Any:
+        """The last layers of the second stage: torchvision's, or with blocks beside them."""
+        return self.network.roi_heads.box_predictor
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each block; the first counts the background."""
+        return rows_of(self.predictor)
+
+    @property
+    def first(self) -> Any:
+        """Torchvision's last layers, without what came beside them."""
+        return self.predictor.first if isinstance(self.predictor, Grafted) else self.predictor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def grown(self, names: Sequence[str], rows: nn.Linear, offsets: nn.Linear) -> Self:
+        """A copy with classes after the old ones: rows (D to n) and, for each, four offsets (D to 4 n)."""
+        copy_ = copy.deepcopy(self)
+        heads: Any = copy_.network.roi_heads
+        if not isinstance(heads.box_predictor, Grafted):
+            heads.box_predictor = Grafted(heads.box_predictor).train(self.training)
+        heads.box_predictor.add(rows, offsets)
+        copy_.classes = (*self.classes, *names)
+        return copy_
+
+    def shrunk(self) -> Self:
+        """A copy without the classes that were added last; every other weight has the bits that it has here."""
+        if len(self.rows) < 2:
+            raise InputError("Nothing was added to this detector that could be undone.")
+        copy_ = copy.deepcopy(self)
+        copy_.predictor.drop()
+        copy_.classes = self.classes[: -self.rows[-1]]
+        if len(copy_.rows) == 1:
+            copy_.network.roi_heads.box_predictor = copy_.first
+        return copy_
+
+    # -- one stage at a time --------------------------------------------------------------------------------------
+
+    def prepared(self, pictures: Tensor, truth: Sequence[dict[str, Tensor]] | None = None) -> tuple[Any, Any]:
+        """Normalised and sized as the network does, with what is true moved along."""
+        images, moved = self.network.transform(list(pictures), truth)
+        for own, (height, width) in zip(moved or (), images.image_sizes, strict=False):
+            before = pictures.shape[-2:]
+            scale = torch.tensor([width / before[1], height / before[0]] * 2, device=pictures.device)
+            own["void"] = own["void"] * scale
+        return images, moved
+
+    def maps(self, images: Any) -> dict[str, Tensor]:
+        """Of the backbone, by name."""
+        found = self.network.backbone(images.tensors)
+        return {"0": found} if isinstance(found, Tensor) else dict(found)
+
+    def anchored(self, images: Any, maps: dict[str, Tensor]) -> Anchored:
+        """What the first stage says of all anchors."""
+        rpn: Any = self.network.rpn
+        objectness, offsets = rpn.head(list(maps.values()))
+        levels = [level[0].numel() for level in objectness]
+        anchors = rpn.anchor_generator(images, list(maps.values()))
+        flat = concat_box_prediction_layers(objectness, offsets)
+        return Anchored(anchors, flat[0], flat[1], levels)
+
+    def proposals(self, images: Any, anchored: Anchored) -> list[Tensor]:
+        """Regions (n, 4) of each image that the first stage takes for objects."""
+        rpn: Any = self.network.rpn
+        boxes = rpn.box_coder.decode(anchored.offsets.detach(), anchored.anchors)
+        boxes = boxes.view(len(anchored.anchors), -1, 4)
+        return rpn.filter_proposals(boxes, anchored.objectness, images.image_sizes, anchored.levels)[0]  # type: ignore[no-any-return]
+
+    def features(self, maps: dict[str, Tensor], regions: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """Of all regions together (N, D), what the last layers take."""
+        heads: Any = self.network.roi_heads
+        return heads.box_head(heads.box_roi_pool(maps, regions, sizes)).flatten(1)  # type: ignore[no-any-return]
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def seen(self, pictures: Tensor, truth: Sequence[dict[str, Tensor]]) -> Seen:
+        """Both stages on boxes drawn from their own, a fixed part of them objects where there are so many."""
+        images, moved = self.prepared(pictures, truth)
+        maps = self.maps(images)
+        anchored = self.anchored(images, maps)
+        places, labels, wanted = self._drawn_anchors(anchored.anchors, moved)
+        regions, region_labels, region_truth = self._drawn_regions(self.proposals(images, anchored), moved)
+        drawn = Drawn(
+            images.image_sizes, anchored.anchors, places, labels, wanted, regions, region_labels, region_truth
+        )
+        return self._said(maps, anchored, drawn)
+
+    def of_the_same(self, pictures: Tensor, drawn: Drawn) -> Seen:
+        """Both stages on boxes that another detector drew.
+
+        Raises:
+            InputError: it has other anchors, or sees pictures in another size.
+        """
+        images, _ = self.prepared(pictures)
+        maps = self.maps(images)
+        anchored = self.anchored(images, maps)
+        same = all(map(torch.equal, anchored.anchors, drawn.anchors)) and images.image_sizes == drawn.sizes
+        if not same:
+            raise InputError(
+                "The two detectors do not look at the same anchors; give both one anchor generator, one stride and one"
+                " size of pictures."
+            )
+        return self._said(maps, anchored, drawn)
+
+    def _said(self, maps: dict[str, Tensor], anchored: Anchored, drawn: Drawn) -> Seen:
+        said = anchored.objectness[drawn.places]
+        logits = torch.cat([torch.zeros_like(said), said], 1)  # the sigmoid of one is the softmax of both
+        shown = drawn.labels > 0
+        rpn = Stage(logits, anchored.offsets[drawn.places][shown], drawn.labels, drawn.truth[shown])
+        rows, offsets = self.predictor(self.features(maps, drawn.regions, drawn.sizes))
+        shown, labels = drawn.region_labels > 0, drawn.region_labels
+        own = offsets.view(len(labels), -1, 4)[shown, labels[shown]]
+        return Seen(maps, rpn, Stage(rows, own, labels, drawn.region_truth[shown]), drawn)
+
+    def _drawn_anchors(
+        self, anchors: list[Tensor], truth: Sequence[dict[str, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rpn: Any = self.network.rpn
+        labels, matched = rpn.assign_targets_to_anchors(anchors, truth)
+        labels = [_voided(own, boxes, t["void"]) for own, boxes, t in zip(labels, anchors, truth, strict=True)]
+        positive, negative = (torch.where(torch.cat(part))[0] for part in rpn.fg_bg_sampler(labels))
+        places = torch.cat([positive, negative])
+        wanted = torch.cat(rpn.box_coder.encode(matched, anchors))
+        return places, torch.cat(labels)[places].long(), wanted[places]
+
+    def _drawn_regions(
+        self, proposals: list[Tensor], truth: Sequence[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        heads: Any = self.network.roi_heads
+        proposals = [torch.cat([own, t["boxes"]]) for own, t in zip(proposals, truth, strict=True)]
+        labels, wanted = self.matched(proposals, truth)
+        kept = heads.subsample(labels)
+        proposals, labels, wanted = (
+            [part[k] for part, k in zip(parts, kept, strict=True)] for parts in (proposals, labels, wanted)
+        )
+        return proposals, torch.cat(labels), torch.cat(wanted)
+
+    def matched(self, regions: list[Tensor], truth: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each image's regions (n, 4): labels (n,), 0 for background and -1 for neither, and true offsets (n, 4)."""
+        heads: Any = self.network.roi_heads
+        boxes = [t["boxes"] for t in truth]
+        places, labels = heads.assign_targets_to_proposals(regions, boxes, [t["labels"] for t in truth])
+        labels = [_voided(own, r, t["void"]) for own, r, t in zip(labels, regions, truth, strict=True)]
+        targets = [(b if len(b) else r.new_zeros(1, 4))[p] for b, r, p in zip(boxes, regions, places, strict=True)]
+        return labels, list(heads.box_coder.encode(targets, regions))
+
+
+def _voided(labels: Tensor, boxes: Tensor, void: Tensor) -> Tensor:
+    """Labels in which background that lies in a void box is neither (-1)."""
+    if not len(void):
+        return labels
+    low, high = torch.maximum(boxes[:, None, :2], void[:, :2]), torch.minimum(boxes[:, None, 2:], void[:, 2:])
+    inside = (high - low).clamp(min=0).prod(2).amax(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6)
+    return torch.where((labels == 0) & (inside >= VOID), -torch.ones_like(labels), labels)
+
+
+def covered(regions: list[Tensor], truth: Sequence[dict[str, Tensor]], overlap: float = 0.5) -> tuple[int, int]:
+    """How many true boxes some region overlaps by this much (intersection over union), and how many there are."""
+    best = [
+        box_iou(t["boxes"], own).amax(1) for own, t in zip(regions, truth, strict=True) if len(t["boxes"]) and len(own)
+    ]
+    count = sum(len(t["boxes"]) for t in truth)
+    return int(sum((part >= overlap).sum() for part in best)), count
