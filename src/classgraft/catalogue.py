@@ -231,6 +231,13 @@ ENTRIES = (
         "ReMixMatch",
         "MixMatch with aligned guesses, strong views and rotations",
     ),
+    Entry(
+        "data-distillation",
+        "self-train",
+        "classgraft.selftrainers.data_distillation",
+        "DataDistillation",
+        "what the model says of many views of an image, put together, is its label",
+    ),
     Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
     Entry(
         "fitnets",
