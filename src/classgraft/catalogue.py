@@ -26,6 +26,8 @@ class Entry:
     module: str
     type: str
     summary: str
+    targets: str = "classes"
+    """What its images are annotated with: "classes", or "masks" (from Python alone: ``classgraft.models.segmenter``)."""
 
 
 ENTRIES = (
@@ -253,6 +255,14 @@ ENTRIES = (
         "SimilarityPreserving",
         "images that are alike to the teacher are to be alike to the student",
     ),
+    Entry(
+        "structured",
+        "distill",
+        "classgraft.distillers.structured",
+        "StructuredDistillation",
+        "networks that label every pixel: pixels, pairs of regions, whole maps (Python only)",
+        targets="masks",
+    ),
 )
 
 
@@ -289,6 +299,8 @@ RANGES = {
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),
+    "nodes": (1, math.inf),
+    "critic_width": (1, 1 << 16),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""
@@ -317,7 +329,7 @@ def selftrainer(name: str, settings: Mapping[str, Any] | None = None) -> SelfTra
     return _make(entry(name, "self-train"), settings or {})  # type: ignore[no-any-return]
 
 
-def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller:
+def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller[Any]:
     """A method that distills, with these fields set."""
     return _make(entry(name, "distill"), settings or {})  # type: ignore[no-any-return]
 
