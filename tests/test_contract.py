@@ -26,11 +26,13 @@ from torch import Tensor, nn
 
 from classgraft import catalogue
 from classgraft.data.images import Images, Task, joined
+from classgraft.data.scenes import Scenes
 from classgraft.errors import InputError
 from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
+from classgraft.models.segmenter import Segmenter
 from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import generative, latent, loop
 from classgraft.training.recipe import Recipe
@@ -42,8 +44,10 @@ PREPARATION = Preparation(12, 14, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 EXTENDERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "extend"]
 TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "train"]
 SELF_TRAINERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "self-train"]
-DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill" and entry.targets == "classes"]
-"""Of classifiers; test_detection.py holds the one of detectors to the same."""
+DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distill" and entry.targets != "boxes"]
+"""Those of detectors are held to the same by test_detection.py."""
+SEGMENTERS = {entry.name for entry in catalogue.ENTRIES if entry.targets == "masks"}
+"""Distillers of networks that label every pixel."""
 FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
@@ -97,9 +101,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "vat": FEW_EPOCHS,
     "ict": FEW_EPOCHS,
     "remixmatch": FEW_EPOCHS,
+    "data-distillation": {**FEW_EPOCHS, "views": 3, "threshold": 0.9},
     "kd": FEW_EPOCHS,
     "fitnets": FEW_EPOCHS,
     "similarity": {**FEW_EPOCHS, "soft": 1.0},
+    "structured": {**FEW_EPOCHS, "nodes": 3, "holistic": 1.0, "critic_width": 4, "critic_lr": 0.01},
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},
 }
@@ -280,6 +286,14 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "ratio": 2,
         **RECIPE,
     },
+    "data-distillation": {
+        "views": 1,
+        "transforms": "flip",
+        "threshold": 0.0,
+        "strength": 0.3,
+        "ratio": 2,
+        **RECIPE,
+    },
     "plain": {"linear_probe": 0.5, **RECIPE},
     "kd": {"share": 0.5, "temperature": 2.0, "squared": False, **RECIPE},
     "fitnets": {
@@ -291,6 +305,16 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         **RECIPE,
     },
     "similarity": {"strength": 10.0, "layers": ("norm=norm",), "soft": 0.5, "temperature": 2.0, **RECIPE},
+    "structured": {
+        "pixel": 1.0,
+        "pair": 1.0,
+        "holistic": 0.3,
+        "nodes": 2,
+        "penalty": 1.0,
+        "critic_lr": 0.001,
+        "critic_width": 3,
+        **RECIPE,
+    },
     "ncm": {"metric": "euclidean"},
     "slda": {"shrinkage": 1e-2},
     "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
@@ -431,6 +455,32 @@ def student(classes: tuple[str, ...] = OLD) -> Classifier:
         return Classifier(Body(4), Head([nn.Linear(Body.num_features, len(classes))]), classes).eval()
 
 
+def labelling(classes: tuple[str, ...] = OLD, width: int = 4, seed: int = 0) -> Segmenter:
+    """A network that labels every pixel."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(3, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        return Segmenter(nn.Sequential(*layers, nn.Conv2d(width, len(classes), 1)), classes).eval()
+
+
+def masked(images: Images) -> Images:
+    """The images with masks, half of each its class and half void; as they are where nothing is labelled."""
+    if not images.classes:
+        return images
+    masks = images.labels.to(torch.uint8)[:, None, None].repeat(1, *images.pixels.shape[2:])
+    masks[:, :, 7:] = 255
+    fields = {field.name: getattr(images, field.name) for field in dataclasses.fields(Images)}
+    return Scenes(**{**fields, "labels": 0 * images.labels}, masks=masks)
+
+
+def cast(name: str, teacher: Any, pupil: Any, images: Images) -> tuple[Any, Any, Images]:
+    """Teacher, student and images of the kind that the distiller works on, in the modes and of the classes given."""
+    if name not in SEGMENTERS:
+        return teacher, pupil, images
+    master = labelling(teacher.classes, 6).to(teacher.device).train(teacher.training)
+    return master, labelling(pupil.classes, 4, 1).to(teacher.device).train(pupil.training), masked(images)
+
+
 def made(name: str, **settings: Any) -> Any:
     """The method with its small settings and these."""
     verbs = {
@@ -447,7 +497,10 @@ def learnt(method: Any, model: Classifier, images: Images) -> Classifier:
     """What a trainer makes of a model, or a distiller or a self-trainer of a student whose teacher it is."""
     if isinstance(method, SelfTrainer):
         return method.train(model, larger().to(model.device).train(model.training), images, unlabelled())
-    return method.distill(model, student(), images) if isinstance(method, Distiller) else method.train(model, images)
+    if isinstance(method, Distiller):
+        name = next(entry.name for entry in catalogue.ENTRIES if entry.type == type(method).__name__)
+        return method.distill(*cast(name, model, student(), images))
+    return method.train(model, images)
 
 
 def remembered(method: Extender, model: Classifier, seen: Task, memory: object | None = None) -> object | None:
@@ -502,7 +555,7 @@ def inputs(count: int = 7, seed: int = 9) -> Tensor:
 def sound(model: Classifier, classes: tuple[str, ...]) -> bool:
     """Whether it has these classes, in this order, and numbers for them."""
     logits = model(inputs())
-    return model.classes == classes and logits.shape == (7, len(classes)) and bool(logits.isfinite().all())
+    return model.classes == classes and logits.shape[:2] == (7, len(classes)) and bool(logits.isfinite().all())
 
 
 extenders = pytest.mark.parametrize("name", EXTENDERS)
@@ -581,7 +634,7 @@ def test_labels_of_self_training_count_in_the_order_of_the_images_own_classes(na
 @pytest.mark.parametrize("name", DISTILLERS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_distilling_changes_nothing_that_was_given(name: str, training: bool) -> None:
-    teacher, pupil, images = trained().train(training), student().train(training), photos(OLD)
+    teacher, pupil, images = cast(name, trained().train(training), student().train(training), photos(OLD))
     before = bits((teacher, pupil, images))
     found = made(name).distill(teacher, pupil, images)
     assert bits((teacher, pupil, images)) == before
@@ -599,18 +652,19 @@ def test_a_student_learns_all_classes_from_images_of_some_or_without_labels(
 ) -> None:
     images = photos(given or OLD, count)
     images = images if given else replace(images, labels=0 * images.labels, classes=())
-    found = made(name).distill(trained(), student(), images)
+    teacher, pupil, images = cast(name, trained(), student(), images)
+    found = made(name).distill(teacher, pupil, images)
     assert sound(found, OLD)
-    moved = [bits(p) != bits(q) for p, q in zip(found.parameters(), student().parameters(), strict=True)]
+    moved = [bits(p) != bits(q) for p, q in zip(found.parameters(), pupil.parameters(), strict=True)]
     assert all(moved)
 
 
 @pytest.mark.parametrize("name", DISTILLERS)
 def test_a_student_of_other_classes_or_images_of_none_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="4 classes are not the teacher's 4; give it the same names"):
-        made(name).distill(trained(), student(OLD[::-1]), photos(OLD))
+        made(name).distill(*cast(name, trained(), student(OLD[::-1]), photos(OLD)))
     with pytest.raises(InputError, match="no image to distill with"):
-        made(name).distill(trained(), student(), photos(NEW))
+        made(name).distill(*cast(name, trained(), student(), photos(NEW)))
 
 
 @extenders
@@ -808,9 +862,11 @@ TERMS = {
     "vat": {"labelled", "unlabelled", "entropy"},
     "ict": {"labelled", "unlabelled"},
     "remixmatch": {"labelled", "unlabelled", "unmixed", "rotation"},
+    "data-distillation": {"labelled", "unlabelled"},
     "kd": {"hard", "soft"},
     "fitnets": {"hint", "class", "soft"},
     "similarity": {"class", "similarity", "soft"},
+    "structured": {"class", "pixel", "pair", "holistic", "critic", "penalty"},
 }
 
 

@@ -15,6 +15,7 @@ from moons import accuracy, labelled, moons, network
 from small import classifier, images
 from torch import Tensor, nn
 
+from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.models import cifar_resnet
@@ -22,6 +23,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.models.preparation import Preparation
 from classgraft.selftrainers import meta_pseudo_labels
+from classgraft.selftrainers.data_distillation import DataDistillation
 from classgraft.selftrainers.fixmatch import FixMatch
 from classgraft.selftrainers.ict import ICT
 from classgraft.selftrainers.mean_teacher import MeanTeacher
@@ -153,6 +155,34 @@ def test_the_residual_blocks_of_a_network_are_found_and_left_out_by_chance() -> 
     assert torch.equal(network(seen), network(seen))
     with stochastic_depth(blocks, 1.0):
         assert torch.equal(network(seen), network(seen))
+
+
+# -- data distillation ----------------------------------------------------------------------------------------------
+
+
+def test_views_are_put_together_into_the_mean_of_their_probabilities() -> None:
+    """The first view is the image as evaluation sees it, and alone the single-view control."""
+    model, free = classifier(), images(6)
+    recipe = Recipe(seed=3)
+    single = DataDistillation(views=1, recipe=recipe).ensembled(model, free)
+    torch.testing.assert_close(single, model(free.view(torch.arange(6), CPU)).detach().softmax(1))
+    found = DataDistillation(views=3, transforms="crop-flip", recipe=recipe).ensembled(model, free)
+    others = [model(free.view(torch.arange(6), CPU, augmentation("crop-flip"), 3, n)).softmax(1) for n in (1, 2)]
+    torch.testing.assert_close(found, (single + sum(others)).detach() / 3)
+    assert float((found - single).abs().max()) > 1e-5
+
+
+def test_images_of_which_the_views_are_unsure_are_left_out_or_all_refused() -> None:
+    model, known, free = classifier(), images(6), images(9, seed=1)
+    sure = DataDistillation(views=4).ensembled(model, free).amax(1)
+    method = DataDistillation(views=4, threshold=float(sure.median()), recipe=Recipe(2, 4, lr=0.05))
+    kept = free.subset(torch.nonzero(sure >= sure.median())[:, 0])
+    assert 0 < len(kept) < len(free)
+    assert bits(method.train(model, model, known, free)) != bits(
+        replace(method, threshold=0.0).train(model, model, known, free)
+    )
+    with pytest.raises(InputError, match=r"mean probability of 1\.0 or more; set a lower"):
+        replace(method, threshold=1.0).train(model, model, known, free)
 
 
 # -- meta pseudo labels ---------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ class Entry:
     type: str
     summary: str
     targets: str = "classes"
-    """What its images are annotated with: "classes", or "boxes" (from Python alone: ``classgraft.detectors``)."""
+    """What its images are annotated with: "classes"; from Python alone "boxes" (``classgraft.detectors``) or "masks"
+    (``classgraft.models.segmenter``)."""
 
 
 ENTRIES = (
@@ -262,6 +263,13 @@ ENTRIES = (
         "ReMixMatch",
         "MixMatch with aligned guesses, strong views and rotations",
     ),
+    Entry(
+        "data-distillation",
+        "self-train",
+        "classgraft.selftrainers.data_distillation",
+        "DataDistillation",
+        "what the model says of many views of an image, put together, is its label",
+    ),
     Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
     Entry(
         "fitnets",
@@ -284,6 +292,14 @@ ENTRIES = (
         "Detection",
         "detectors: soft answers to the same boxes, boxes bounded by the teacher, a hint (Python only)",
         targets="boxes",
+    ),
+    Entry(
+        "structured",
+        "distill",
+        "classgraft.distillers.structured",
+        "StructuredDistillation",
+        "networks that label every pixel: pixels, pairs of regions, whole maps (Python only)",
+        targets="masks",
     ),
 )
 
@@ -324,6 +340,8 @@ RANGES = {
     "power": (1e-3, math.inf),
     "width": (1, 1 << 16),
     "neighbours": (1, math.inf),
+    "nodes": (1, math.inf),
+    "critic_width": (1, 1 << 16),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""
@@ -352,7 +370,7 @@ def selftrainer(name: str, settings: Mapping[str, Any] | None = None) -> SelfTra
     return _make(entry(name, "self-train"), settings or {})  # type: ignore[no-any-return]
 
 
-def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller:
+def distiller(name: str, settings: Mapping[str, Any] | None = None) -> Distiller[Any]:
     """A method that distills, with these fields set."""
     return _make(entry(name, "distill"), settings or {})  # type: ignore[no-any-return]
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import UnionType
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
+
+from torch import nn
 
 from classgraft.data.images import Images, Task
 from classgraft.models.classifier import Classifier
+
+Network = TypeVar("Network", bound=nn.Module)
+"""What a distiller works on: a classifier, or a network that labels every pixel."""
 
 
 class Trainer(ABC):
@@ -49,11 +54,11 @@ class Extender(ABC):
         """A grown copy. The images of earlier tasks are gone: there is only what ``remember`` kept."""
 
 
-class Distiller(ABC):
+class Distiller(ABC, Generic[Network]):
     """Teaches a student what a teacher of the same classes knows."""
 
     @abstractmethod
-    def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
+    def distill(self, teacher: Network, student: Network, images: Images) -> Network:
         """A trained copy of the student; teacher and student are left as they were.
 
         ``images`` are labelled with some or all of the classes, or not at all: then no term needs labels.

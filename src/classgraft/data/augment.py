@@ -44,6 +44,8 @@ class Effect:
 
     act: Callable[[Tensor, Tensor], Tensor]
     draws: int
+    moves: bool = False
+    """Whether pixels may change their places, which masks, boxes and points would have to follow."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,19 @@ class Composed:
         for effect, own in zip(self.effects, rest, strict=True):
             pixels = effect.act(pixels, own)
         return pixels
+
+    def affine(self, draws: Tensor, side: int, size: int) -> Tensor:
+        """Where in the canvas each place of the square comes from, (B, 2, 3); ``draws`` are those of the call.
+
+        Raises:
+            InputError: an effect moves pixels as well.
+        """
+        if any(effect.moves for effect in self.effects):
+            raise InputError(
+                "What is annotated in an image cannot follow RandAugment or AutoAugment; join a geometry with jitter, cutout"
+                " or random-erasing."
+            )
+        return self.geometry.affine(draws[:, : self.geometry.draws], side, size)
 
 
 def centre(pixels: Tensor, size: int, draws: Tensor | None = None) -> Tensor:
@@ -263,9 +278,9 @@ AUGMENTATIONS: dict[str, Geometry | Effect] = {
     "jitter": Effect(jitter, 4),
     "cutout": Effect(cutout, 2),
     "random-erasing": Effect(random_erasing, 6),
-    "randaugment": Effect(policies.randaugment, 4),
-    "autoaugment": Effect(policies.autoaugment, 5),
-    "autoaugment-imagenet": Effect(partial(policies.autoaugment, found_on="imagenet"), 5),
+    "randaugment": Effect(policies.randaugment, 4, moves=True),
+    "autoaugment": Effect(policies.autoaugment, 5, moves=True),
+    "autoaugment-imagenet": Effect(partial(policies.autoaugment, found_on="imagenet"), 5, moves=True),
 }
 
 

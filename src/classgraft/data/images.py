@@ -70,6 +70,12 @@ class Images:
         random = draws.uniform(seed, epoch, index.to(raw.device), DRAWS)
         return self.preparation.normalise(augment(raw, self.preparation.size, random))
 
+    def targets(
+        self, index: Tensor, device: torch.device, augment: Augment = centre, seed: int = 0, epoch: int = 0
+    ) -> Tensor:
+        """What is to be learnt of ``view`` with the same arguments: labels (B,)."""
+        return self.labels[index.to(self.labels.device)].to(device)
+
     def ahead(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
         """``raw`` of one batch of places after the other; what streams is read while earlier batches are used."""
         if not isinstance(self.pixels, Squares):

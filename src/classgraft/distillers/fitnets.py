@@ -30,7 +30,7 @@ from classgraft.verbs import Distiller
 
 
 @dataclass(frozen=True)
-class FitNets(Distiller):
+class FitNets(Distiller[Classifier]):
     """The hint's distance by itself; then cross-entropy on the labels, where there are any, and the soft answers."""
 
     layers: str = ""

@@ -25,7 +25,7 @@ from classgraft.verbs import Distiller
 
 
 @dataclass(frozen=True)
-class SoftTargets(Distiller):
+class SoftTargets(Distiller[Classifier]):
     """Cross-entropy on the labels, where there are any, and the divergence from the teacher's softened answers."""
 
     share: float = 0.9

@@ -25,7 +25,7 @@ from classgraft.verbs import Distiller
 
 
 @dataclass(frozen=True)
-class SimilarityPreserving(Distiller):
+class SimilarityPreserving(Distiller[Classifier]):
     """Cross-entropy on the labels, or on the teacher's answers, and the distance of similarities within the batch."""
 
     strength: float = 3000.0

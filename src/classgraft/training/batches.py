@@ -23,7 +23,7 @@ class Batch:
     images: Tensor
     """Network input (B, C, size, size)."""
     targets: Tensor
-    """(B,)."""
+    """Labels (B,); or masks (B, size, size) that moved along with the images, where those are scenes."""
     index: Tensor
     """Places in the set (B,)."""
     progress: float
@@ -64,7 +64,7 @@ class Epochs:
         squares = images.ahead([index for index, _ in shares], self.device)
         for i, ((index, share), square) in enumerate(zip(shares, squares, strict=True), start=first):
             view = images.seen(square, index, augment, recipe.seed, epoch)
-            targets = images.labels[index.to(images.labels.device)].to(self.device)
+            targets = images.targets(index, self.device, augment, recipe.seed, epoch)
             progress = i / max(1, len(order) - 1)
             yield Batch(view, targets, index.to(self.device), progress, images, epoch, recipe.seed, share)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from torch import Tensor
 from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.segmenter import Segmenter
 from classgraft.models.stages import Tapped
 from classgraft.training.answers import REMEMBERED, answers, asked
 from classgraft.training.loop import Batch
 
+Network = TypeVar("Network", Classifier, Segmenter)
 
-def seated(teacher: Classifier, student: Classifier, images: Images) -> tuple[Classifier, Classifier, Images]:
+
+def seated(teacher: Network, student: Network, images: Images) -> tuple[Network, Network, Images]:
     """A frozen copy of the teacher, a copy of the student whose weights are all free, and the images.
 
     Labels are places in the teacher's classes; unlabelled images have no classes.
