@@ -36,7 +36,7 @@ from classgraft.verbs import Distiller
 
 
 @dataclass(frozen=True)
-class Detection(Distiller):
+class Detection(Distiller[Detector]):
     """Labels, weighted soft answers, boxes, boxes bounded by the teacher, and a hint; weights at 0 leave their part out."""
 
     soft: float = 0.2
