@@ -10,8 +10,9 @@ equal bit for bit; new and old classes compete for a region in one softmax.
 - Old classes that the new images do not show are made up from the old rows (``training/unseen.py``).
 - Offsets of a new class start from the mean of the old classes' and move as far as the few boxes bear (ridge regression).
 
-What it cannot do: tell apart what the frozen features do not, and find what the first stage does not propose. ``coverage`` says how much of the new boxes is proposed; a
-detector whose old training images showed the new things unnamed has learnt to propose them less.
+What it cannot do: tell apart what the frozen features do not, and find what the first stage does not propose. ``coverage``
+says how much of the new boxes is proposed; a detector whose old training images showed the new things unnamed has learnt to
+propose them less.
 """
 
 from __future__ import annotations
