@@ -1,4 +1,4 @@
-"""docs/coverage.md is whole and true: no item is missing, and every file, symbol, test and table that it names exists."""
+"""docs/coverage.md is whole and true: no item is missing, and every file, symbol, test and table named in it exists."""
 
 from __future__ import annotations
 
@@ -127,9 +127,8 @@ def unfounded(row: Row) -> list[str]:
     if lost := set(re.findall(r"\b[GNLSD]\d+\b", row.status)) - there:
         return [f"it refers to {number}" for number in sorted(lost)]
     if row.status == "not yet built":
-        return [
-            f"it is not yet built, but has {cell}" for cell in (row.ours, row.tests, row.measured) if cell != NOTHING
-        ]
+        given = (cell for cell in (row.ours, row.tests, row.measured) if cell != NOTHING)
+        return [f"it is not yet built, but has {cell}" for cell in given]
     if row.status.startswith("built"):
         return [f"it is built, but names no {what}" for what, cell in (("code", row.ours), ("test", row.tests))
                 if not quoted(cell)]  # fmt: skip
@@ -180,9 +179,7 @@ def test_what_is_not_there_is_noticed(cells: dict[str, str], says: str) -> None:
     assert wrong(Row("G1", "here", "formula: x", **{**right, **cells})) == [says]
 
 
-def test_a_script_that_was_measured_is_no_longer_to_be_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_script_that_was_measured_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "RESULTS", tmp_path)
     cell = "`few.py`, not yet measured"
     (tmp_path / "fewer.json").touch()
