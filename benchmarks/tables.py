@@ -27,7 +27,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod,
-             distillation, der, masks, replay, attention, dropout, cells, parity, unknown, speed)  # fmt: skip
+             distillation, der, masks, replay, attention, dropout, cells, streets, parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -420,6 +420,21 @@ def cells(found: dict[str, Any]) -> str:
             f" proposed is the share of Platelets that the first stage proposes at all.\n\n{grid(head, lines)}"
         )
     return f"## Blood cells\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def streets(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/camvid.py."""
+    if "camvid" not in found:
+        return ""
+    result, lines = found["camvid"], []
+    for student, method in dict.fromkeys((row["student"], row["method"]) for row in result["rows"]):
+        draws = [row for row in result["rows"] if (row["student"], row["method"]) == (student, method)]
+        size = f"{draws[0]['parameters']:,}"
+        lines.append(
+            [method, student, size, *(over(draws, key) for key in ("train", "test", "pixels")), str(len(draws))]
+        )
+    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "test pixels right", "seeds"]
+    return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
 
 def temperature_plot(result: dict[str, Any]) -> str:

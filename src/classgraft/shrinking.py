@@ -67,9 +67,7 @@ def distill(
     """
     started = time.perf_counter()
     if (targets := catalogue.entry(method, "distill").targets) != "classes":
-        raise InputError(
-            f"'{method}' learns from {targets}, not from classes; call it from Python, or take kd."
-        )
+        raise InputError(f"'{method}' learns from {targets}, not from classes; call it from Python, or take kd.")
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
     chosen = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     distiller = catalogue.distiller(method, chosen)
