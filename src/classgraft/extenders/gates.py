@@ -27,7 +27,8 @@ from classgraft.errors import InputError
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.losses.gates import open_share
 from classgraft.models.classifier import Classifier, Head, feature_width, frozen, untrained
-from classgraft.models.gated import Learning, check, gated, settled, started
+from classgraft.models.gated import check
+from classgraft.models.kernels import Learning, gated, settled, started
 from classgraft.models.own import Own, fresh_judge, side_by_side
 from classgraft.models.statistics import linear
 from classgraft.training.answers import answers, asked
@@ -94,6 +95,8 @@ class Gates(Extender):
         fit(learning, objective, images, self.recipe, "learning", statistics=statistics)
         fired = answers(stream, images, lambda seen: torch.cat(stream(seen)[1], 1).any(0, keepdim=True)).bool().any(0)
         grown = side_by_side(model, settled(body, stream, fired, seed), rows, names)
+        if not isinstance(memory, Exemplars):
+            return grown
         return self.told_apart(grown, self.remember(grown, task, memory).images)
 
     def told_apart(self, grown: Classifier, kept: Images) -> Classifier:
