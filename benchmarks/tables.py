@@ -391,7 +391,9 @@ def streets(found: dict[str, Any]) -> str:
     for student, method in dict.fromkeys((row["student"], row["method"]) for row in result["rows"]):
         draws = [row for row in result["rows"] if (row["student"], row["method"]) == (student, method)]
         size = f"{draws[0]['parameters']:,}"
-        lines.append([method, student, size, *(over(draws, key) for key in ("train", "test", "pixels")), str(len(draws))])
+        lines.append(
+            [method, student, size, *(over(draws, key) for key in ("train", "test", "pixels")), str(len(draws))]
+        )
     head = ["method", "student", "parameters", "mIoU train", "mIoU test", "test pixels right", "seeds"]
     return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
