@@ -418,7 +418,9 @@ def test_a_picture_takes_the_colours_of_its_mask_and_keeps_its_own_where_that_is
 def test_a_page_shows_every_picture_and_takes_names_for_text() -> None:
     picture = torch.zeros(3, 6, 8, dtype=torch.uint8)
     key = (("<b>sky</b>", "#102030"),)
-    page = render(Gallery("Streets", "What", ("", "mIoU"), (("a & b", "12.5"),), key, ("one", "two"), ((picture, picture),)))
+    page = render(
+        Gallery("Streets", "What", ("", "mIoU"), (("a & b", "12.5"),), key, ("one", "two"), ((picture, picture),))
+    )
     assert page.count("data:image/jpeg") == 2
     assert "<b>sky" not in page
     assert "a &amp; b" in page
