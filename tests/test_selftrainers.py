@@ -8,6 +8,7 @@ import itertools
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -162,7 +163,7 @@ def test_the_residual_blocks_of_a_network_are_found_and_left_out_by_chance() -> 
 
 def test_views_are_put_together_into_the_mean_of_their_probabilities() -> None:
     """The first view is the image as evaluation sees it, and alone the single-view control."""
-    model, free = classifier(), images(6)
+    model, free = classifier().eval(), images(6)
     recipe = Recipe(seed=3)
     single = DataDistillation(views=1, recipe=recipe).ensembled(model, free)
     torch.testing.assert_close(single, model(free.view(torch.arange(6), CPU)).detach().softmax(1))
@@ -346,6 +347,46 @@ def test_unlabelled_digits_help_beside_the_control_of_no_weight(method: SelfTrai
         found, control = (accuracy(row.train(start, start, known, free), test) for row in rows)
         gained.append(found - control)
     assert sum(gained) / 2 > 0.005
+
+
+STRIPES = Recipe(20, 32, lr=0.05, milestones=(), augment="crop-flip", weight_decay=1e-3)
+
+
+def stripes(count: int, seed: int) -> Images:
+    """A stripe across, a stripe down or a disc, anywhere, under noise: the same in every crop and in the mirror."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:20, :20]
+    kinds, pixels = np.arange(count) % 3, np.empty((count, 1, 20, 20))
+    for image, kind in zip(pixels, kinds, strict=True):
+        a, b = generator.uniform(5, 15, 2)
+        image[0] = (abs(x - a) < 1, abs(y - a) < 1, np.hypot(x - a, y - b) < 3)[kind]
+    pixels += generator.normal(0, 1, pixels.shape)
+    given = Preparation(14, 20, (0.0,) * 3, (1.0,) * 3)
+    return Images(torch.from_numpy(pixels).float(), torch.from_numpy(kinds), ("across", "down", "disc"), given)
+
+
+def flat_reader(seed: int) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(196, 64), nn.ReLU())
+        return Classifier(body, Head([nn.Linear(64, 3)]), ("across", "down", "disc")).eval()
+
+
+def test_labels_of_many_views_are_righter_than_those_of_one_and_teach_more() -> None:
+    """The controls are the single view and no weight of the unlabelled images."""
+    gained = {"one": 0.0, "none": 0.0}
+    for seed in (0, 1):
+        known, free, test = stripes(60, seed), stripes(400, 10 + seed), stripes(900, 20 + seed)
+        teacher = Plain(recipe=replace(STRIPES, epochs=120)).train(flat_reader(seed), known)
+        many = DataDistillation(transforms="crop-flip", recipe=STRIPES)
+        one, none = replace(many, views=1), replace(many, strength=0.0)
+        said, single = (row.ensembled(teacher, free).argmax(1) == free.labels for row in (many, one))
+        assert said.double().mean() > single.double().mean() + 0.05
+        found = accuracy(many.train(teacher, flat_reader(5), known, free), test)
+        for name, row in {"one": one, "none": none}.items():
+            gained[name] += (found - accuracy(row.train(teacher, flat_reader(5), known, free), test)) / 2
+    assert gained["one"] > 0.005
+    assert gained["none"] > 0.02
 
 
 def test_the_cosine_loss_learns_from_few_digits_and_not_from_shuffled_labels() -> None:
