@@ -138,7 +138,8 @@ def run(name: str, seed: int, short: bool) -> dict[str, Any]:
     return {
         "method": name, "seed": seed, "n": sum(map(len, test)), "first before": right(before, test[0]),
         "first": found[0], "last": found[-1], "all": right(model, joined(test)),
-        **({"drift": float(attention_distance(later[there], earlier[there]))} if there.any() else {}), "same": 100 * float(same.double().mean()),
+        **({"drift": float(attention_distance(later[there], earlier[there]))} if there.any() else {}),
+        "same": 100 * float(same.double().mean()),
         "empty": 100 * float((~there).double().mean()), "seconds": seconds,
     }  # fmt: skip
 

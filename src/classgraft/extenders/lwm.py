@@ -63,7 +63,9 @@ class LwM(Extender):
             terms = {}
             if attentive:
                 before, favoured, looked = attended_before(seen, batch.images)
-                learning = grown(batch.images) if apart else None  # first, for it may move what the other pass works with
+                learning = (
+                    grown(batch.images) if apart else None
+                )  # first, for it may move what the other pass works with
                 with evaluating(grown) if apart else nullcontext():
                     logits, looks = attended(seeing, batch.images, favoured)
                 logits = logits if learning is None else learning
@@ -76,5 +78,13 @@ class LwM(Extender):
                 terms["old"] = self.strength * distillation(logits[:, :old], before, self.temperature)
             return terms
 
-        fit(grown, objective, images, self.recipe, "learning", second_order=attentive, statistics=self.statistics or not old)
+        fit(
+            grown,
+            objective,
+            images,
+            self.recipe,
+            "learning",
+            second_order=attentive,
+            statistics=self.statistics or not old,
+        )
         return grown
