@@ -584,8 +584,9 @@ def attention(found: dict[str, Any]) -> str:
     result, lines, keys = found["lwm"], [], ("first before", "first", "last", "all", "same", "empty")
     for method in dict.fromkeys(row["method"] for row in result["rows"]):
         draws = [row for row in result["rows"] if row["method"] == method]
-        mean, half = student_interval([row["drift"] for row in draws])
-        drift = f"{mean:.2f}" if half != half else f"{mean:.2f} ± {half:.2f}"
+        drifts = [row["drift"] for row in draws if "drift" in row]  # not told where every map is empty
+        mean, half = student_interval(drifts) if drifts else (math.nan, math.nan)
+        drift = "-" if mean != mean else f"{mean:.2f}" if half != half else f"{mean:.2f} ± {half:.2f}"
         lines.append([method, drift, *(over(draws, key) for key in keys), over(draws, "seconds"), str(len(draws))])
     maps = "\n\n".join(
         f"{name}: test images, where the network looked after the first task, and after the last.\n\n![{name}](lwm-{file}.png)"

@@ -125,7 +125,7 @@ def test_the_gradient_of_the_distance_is_that_of_finite_differences_through_the_
             for step in (1e-6, -2e-6):
                 weight.view(-1)[place] += step
                 with torch.enable_grad():
-                    ends.append(float(distance(model, teacher, shown)))
+                    ends.append(float(distance(model, teacher, shown).detach()))
             weight.view(-1)[place] += 1e-6
         expected = (ends[0] - ends[1]) / 2e-6
         assert abs(expected) > 1e-4
