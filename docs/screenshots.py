@@ -62,7 +62,7 @@ def take(page: Any, name: str, most: int = 2400) -> None:
     print(f"{path.name}: {image.width} x {image.height}, {path.stat().st_size:,} bytes")
 
 
-def wait(page: Any, selector: str, seconds: float = 300) -> Any:
+def wait(page: Any, selector: str, seconds: float = 700) -> Any:
     end = time.monotonic() + seconds
     while not (found := page.find_elements("css selector", selector)):
         if time.monotonic() > end:

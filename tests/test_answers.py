@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,15 @@ def test_memory_for_answers_is_bounded(looks: list[int], monkeypatch: pytest.Mon
         answers(model, seen)
     assert len(looks) == 6
     assert sum(tensor.nbytes for tensor in module_of_answers._remembered.values()) <= 2 * 10 * 3 * 4
+
+
+def test_several_threads_may_ask_while_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_of_answers, "REMEMBERED", 3 * 5 * 3 * 4)  # three of the six sets' answers
+    model, sets = classifier().eval(), [images(5, seed=seed) for seed in range(6)]
+    expected = [answers(model, some) for some in sets]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: answers(model, sets[i % 6]), range(300)))
+    assert all(torch.equal(answer, expected[i % 6]) for i, answer in enumerate(found))
 
 
 def test_modes_come_back_even_after_an_error() -> None:

@@ -341,7 +341,7 @@ def test_only_the_page_itself_changes_something(served: Any, browser: Browser, p
     where, before = browser.proposed("pink", *THREE), state(place / "base")
     asked = [("/undo", {"at": at(browser.get("/"))}), (f"{where}/accept", {}), (f"{where}/discard", {}), ("/predict", {}),
              ("/proposals", {"name": "x"})]  # fmt: skip
-    for origin in (None, "null", "http://evil.example", "http://127.0.0.1:9", "http://127.0.0.1", ""):
+    for origin in (None, "null", "http://[", "http://evil.example", "http://127.0.0.1:9", "http://127.0.0.1", ""):
         stranger = Browser(served, origin=origin)
         assert [stranger.post(path, *THREE[:1], **fields).status_code for path, fields in asked] == [403] * 5, origin
     assert state(place / "base") == before

@@ -162,6 +162,11 @@ def propose(
     )
 
 
+def look_ahead(bundle: Bundle, known: Images) -> None:
+    """Look at the images to measure on, so that the first proposal need not: their features are remembered for a while."""
+    _logits(bundle, _meant(known, bundle.classes))
+
+
 def _meant(known: Images, classes: tuple[str, ...]) -> Images:
     """The images of these classes, found by name as ``evaluate`` finds them, labelled with their places."""
     found = match(known.classes, classes).found

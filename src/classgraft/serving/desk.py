@@ -19,7 +19,7 @@ from classgraft.data.images import Images
 from classgraft.data.names import check_names
 from classgraft.data.sources import Photo, Source, open_sources
 from classgraft.errors import InputError
-from classgraft.proposals import Proposal, propose
+from classgraft.proposals import Proposal, look_ahead, propose
 from classgraft.training.loop import show_progress, silent
 
 WAITING = 8
@@ -221,6 +221,11 @@ class Desk:
         return images, tuple(said)
 
     def _labour(self) -> None:
+        if self.known is not None:
+            try:
+                look_ahead(self._placed(opened(self.folder)[0]), self.known)
+            except Exception:  # the first proposal will say what is wrong
+                log.debug("the images could not be looked at ahead", exc_info=True)
         while ticket := self._work.get():
             if self._tickets.get(ticket.key) is not ticket:  # discarded before its turn
                 continue

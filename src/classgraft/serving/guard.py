@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from classgraft.errors import InputError
 
@@ -88,19 +88,24 @@ class Guard:
             return (
                 "Refused: this page is not to be had under the name that it was asked for; use localhost or its number."
             )
-        if scope["method"] not in SAFE and urlsplit(_header(scope, b"origin")).netloc.lower() != host.lower():
+        if scope["method"] not in SAFE and _split(_header(scope, b"origin")).netloc.lower() != host.lower():
             return "Refused: only this page itself may change something here; open it and use its buttons."
         return ""
 
     def _is_here(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
+        name = _split(f"//{host}").hostname or ""
         return name in self.names or _is_number(name)
 
 
 _PLAIN = (b"content-type", b"text/plain; charset=utf-8")
+
+
+def _split(address: str) -> SplitResult:
+    """Empty where it is no address."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _header(scope: Scope, name: bytes) -> str:
