@@ -827,7 +827,7 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
 
 
 TERMS = {
-    "glne": {"new", "base", "decay"},
+    "glne": {"new", "added", "base", "decay"},
     "soft-distillation": {"new", "base", "old", "decay"},
     "glne-literal": {"distillation", "base", "decay"},
     "rows": {"new", "decay"},
