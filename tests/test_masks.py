@@ -19,8 +19,7 @@ from test_contract import LATER, NEW, OLD, Body, Residual, bits, empty, inputs, 
 from torch import Tensor, nn
 
 import classgraft
-from classgraft.bundle import Bundle
-from classgraft.data.images import Images, Task
+from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.evaluator.protocols import Equal
 from classgraft.evaluator.start import Start
@@ -273,7 +272,6 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
     "cifar:resnet20": cifar,
     "projections": lambda: cut(cifar_resnet.CifarResNet((1, 1), (4, 8), True, 2), ("a", "b"), "linear").body.eval(),
     "timm:resnet10t": lambda: timm_body("resnet10t"),
-    "timm:resnet18": lambda: timm_body("resnet18"),
     "no norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
 }  # fmt: skip
 
@@ -560,22 +558,14 @@ def test_trees_that_no_classgraft_wrote_are_refused(part: dict[str, Any]) -> Non
         structure.build({**part, "inner": [structure.PLAIN]}, Body())
 
 
-def masks_or_gates(name: str) -> Bundle:
-    from test_export import grown
-
-    base = grown()  # a ResNet of timm with heads of two blocks
-    pixels = torch.randint(0, 256, (4, 3, 45, 45), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images = Images(pixels, torch.tensor([0, 0, 1, 1]), ("f", "g"), base.preparation)
-    settings = {"epochs": 2, "lr": 0.02, "augment": "none"}
-    return classgraft.extend(base, images, method=name, settings=settings)
-
-
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_masks_and_gates_are_one_graph(name: str, format: str, tmp_path: Path) -> None:
     from test_export import READERS, network_input
 
-    bundle = masks_or_gates(name)
+    bundle = tiny()
+    for names in (("new", "newer"), ("last", "very last")):
+        bundle = extended(bundle, *names, method=name, settings=SETTINGS[name])
     assert classgraft.export(bundle, format, tmp_path / "out").difference < 1e-4
     read = READERS[format](tmp_path / "out")
     for count in (1, 3):
