@@ -4,6 +4,7 @@ project = "classgraft"
 copyright = "its authors, Apache-2.0"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+smartquotes = False
 html_theme = "furo"
 html_title = "classgraft"
 html_show_sphinx = False
