@@ -130,7 +130,9 @@ def check_place(folder: str | Path) -> None:
     recover(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder):
+    with held(folder, shared=True):  # or a bundle that is being replaced at this moment may look like none
+        taken = folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder)
+    if taken:
         raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
 
 
@@ -167,9 +169,10 @@ def save(
 
     check()
     with replaced(folder, check) as fresh:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if not OWN.fullmatch(path.name):
-                _copy(path, fresh / path.name)
+        with held(folder, shared=True):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if not OWN.fullmatch(path.name):
+                    _copy(path, fresh / path.name)
         save_file(tensors_of(bundle), fresh / "model.safetensors", metadata={"format": "pt"})
         for number, (earlier, changed) in enumerate(bundle.undone):
             (fresh / f"undo-{number}.json").write_text(json.dumps(earlier, ensure_ascii=False), "utf-8")

@@ -14,6 +14,7 @@ from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, folded
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
+from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
 
 
@@ -42,7 +43,7 @@ class Joint(Extender):
             raise InputError(
                 "joint training needs the old images; give them with --old-images, or choose another method."
             )
-        grown = model.grown(task.classes).requires_grad_(True)
+        grown = begun(model, task).requires_grad_(True)
         images = joined(memory.images, task.train) if isinstance(memory, Seen) else task.train
         images = images.of(grown.classes)
         if self.balanced:
