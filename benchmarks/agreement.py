@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--lr", type=float, default=0.01)
     chosen = parser.parse_args()
-    work = job(chosen.images)
+    work = replace(job(chosen.images), lr=chosen.lr)
     path = RESULTS / "agreement.json"
     cells: list[dict[str, Any]] = json.loads(path.read_text())["cells"] if path.exists() else []
     for seed in chosen.seeds:

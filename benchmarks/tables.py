@@ -830,7 +830,13 @@ def streaming(found: dict[str, Any]) -> str:
         [name, f"{rate:.0f}", f"{result['ratios'][name][name.split()[0] + ' in memory']:.2f}"]
         for name, rate in result["medians"].items()
     ]
-    peak = "".join(f" {k}: {v / 2**20:.0f} MB." for k, v in result.get("peaks", {}).items())
+    peak = ""
+    if "peaks" in result:
+        size = {name: f"{count / 1e6:.0f} MB" for name, count in result["peaks"].items()}
+        peak = (
+            f" A set of {size['of pixels']}, read in a process of its own, adds {size['peak in memory']} to its peak from memory"
+            f" and {size['peak streaming']} streaming under a budget of {size['budget']}."
+        )
     return (
         f"### Streaming\n\n{result['what'][0].upper()}{result['what'][1:]}.{peak}\n\n"
         + grid(["what", "images a second", "of the rate in memory"], lines)
