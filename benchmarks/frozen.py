@@ -45,6 +45,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "imprint": ("imprint", {"views": 1}),
     "glne": ("glne", {"views": 1}),
     "glne, 2,000 bytes a class": ("glne", {"views": 1, "memory_bytes": 2000}),
+    "glne, 40,000 bytes a class": ("glne", {"views": 1, "memory_bytes": 40_000}),
+    "glne, shared covariance": ("glne", {"views": 1, "covariance": "shared"}),
     "glne, real features": ("glne", {"views": 1, "memory": "features"}),
 }
 """By the name of its row; one with a setting that its method does not have is left out, and said so."""
@@ -133,10 +135,10 @@ def correct(model: Classifier, images: Images, names: tuple[str, ...]) -> Tensor
 
 def size(memory: object | None) -> int:
     """Bytes of the tensors in a memory."""
-    parts = vars(memory).values() if memory is not None else ()
-    return sum(
-        part.nbytes if isinstance(part, Tensor) else size(part) if hasattr(part, "__dict__") else 0 for part in parts
-    )
+    if isinstance(memory, Tensor):
+        return memory.nbytes
+    parts = memory.values() if isinstance(memory, dict) else vars(memory).values() if hasattr(memory, "__dict__") else ()
+    return sum(size(part) for part in parts)
 
 
 def seen(folder: Path, part: str, per_class: int | None) -> Images:

@@ -82,22 +82,22 @@ def parity(found: dict[str, Any]) -> str:
     """Every export format beside the bundle."""
     if "parity" not in found:
         return ""
-    rows = [
-        [name, *(f"{row[key][part]:.1e}" if part == "difference" else f"{100 * row[key][part]:.2f}"
-                 for key in ("flowers", "probe") for part in ("difference", "agreement")), f"{row['bytes'] / 2**20:.1f}"]
-        for name, row in found["parity"]["formats"].items()
-    ]  # fmt: skip
-    counts = next(iter(found["parity"]["formats"].values()))
-    head = [
-        "format", "flowers: largest difference of a probability", "same top class %", "probe: largest difference",
-        "same top class %", "MiB",
-    ]  # fmt: skip
+    lines, models = [], found["parity"]["models"]
+    for name, formats in models.items():
+        for form, row in formats.items():
+            line = [name, form]
+            for part in ("old", "new"):
+                line += [f"{row[part]['images']}", f"{row[part]['difference']:.1e}", f"{100 * row[part]['agreement']:.2f}"]
+            lines.append([*line, f"{row['bytes'] / 2**20:.1f}"])
+    head = ["grafted by", "format"]
+    for part in ("old", "new"):
+        head += [f"{part}, n", f"{part}: largest difference of a probability", f"{part}: same top class, %"]
     return f"""## Exports beside the bundle
 
-Ten flowers grafted onto the ImageNet MobileNetV2 by GLNE; {counts["flowers"]["images"]} test flowers and
-{counts["probe"]["images"]} images of the probe, looked at through the tool that each format is for.
+Looked at through the tool that each format is for. `glne`: ten flowers on the ImageNet MobileNetV2, the ImageNet probe and the
+test flowers. `der` (pruned) and `piggyback`: ten Tiny-ImageNet classes on a CIFAR-10 ResNet-20, test images of both.
 
-{grid(head, rows)}
+{grid([*head, "MiB"], lines)}
 
 {basis(found["parity"])}"""
 

@@ -16,10 +16,16 @@ from classgraft.models.classifier import Classifier
 from classgraft.training.carries import digest
 from classgraft.training.distributed import gathered, world
 from classgraft.training.engine import current
+from classgraft.training.hardware import keep_memory
 from classgraft.training.loop import report
 
 BATCH = 64
-"""Images a forward pass; small enough for the caches of a CPU."""
+"""Images a forward pass, at most."""
+PIXELS = 4 * 224 * 224
+"""Pixels a forward pass on a CPU: the activations of more go beyond its caches, and beyond what the C library keeps."""
+LONG = 200 * 224 * 224
+"""Pixels from which on it is told to keep what one pass frees for the next: without it, and with large batches, a
+MobileNetV2 spends more than half of its time on fresh pages, each of which the system clears."""
 REMEMBERED = 256 << 20
 """Bytes of answers that are remembered; the longest unused go first."""
 
@@ -94,7 +100,11 @@ def _look(
     what: str,
 ) -> Tensor:
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    order = torch.arange(len(images)).split(BATCH) if len(images) else ()
+    pixels = images.preparation.size**2
+    most = BATCH if device.type != "cpu" else max(1, min(BATCH, PIXELS // pixels))
+    if device.type == "cpu" and len(images) * pixels >= LONG:
+        keep_memory()
+    order = torch.arange(len(images)).split(most) if len(images) else ()
     # whole batches are dealt out, so that one process and several get the same bits
     first, last = (len(order) * part // world().size for part in (world().rank, world().rank + 1))
     mine = order[first:last]
