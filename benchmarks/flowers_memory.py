@@ -44,7 +44,7 @@ MOVING: dict[str, tuple[str, dict[str, Any], bool]] = {
     "lwf": ("lwf", {}, False),
     "acwod, last block": ("acwod", {"layers": "last-block"}, False),
     "acwod, adapter": ("acwod", {"layers": "adapter"}, False),
-    "joint": ("joint", {}, True),
+    "joint, 5 epochs": ("joint", {"epochs": 5}, True),
 }
 """Move the body: everything is computed anew."""
 

@@ -33,7 +33,7 @@ class Joint(Extender):
     memory_type: ClassVar[type] = Seen
     balanced: bool = True
     """Show every class equally often, by repeating the images of the smaller ones."""
-    recipe: Recipe = Recipe(epochs=20, batch_size=64, lr=0.01, weight_decay=1e-4)
+    recipe: Recipe = Recipe(epochs=20, batch_size=32, optimiser="adamw", lr=2e-4, weight_decay=0.01)
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Seen:
         return Seen(joined(memory.images, task.train) if isinstance(memory, Seen) else task.train)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from classgraft.data.images import Images
+from classgraft.errors import InputError
 from classgraft.training import journal
 from classgraft.training.batches import Abreast, Batch, Epochs, images_in
 from classgraft.training.carries import Carried, tensors
@@ -126,7 +128,13 @@ def _epochs(
             if entry and entry.due(epoch_ends=False):
                 entry.write(at)
         # the one place where the host waits for the device
-        at.epochs.append({name: total / at.batch for name, total in _numbers(at.sums).items()})
+        means = {name: total / at.batch for name, total in _numbers(at.sums).items()}
+        if lost := [name for name, mean in means.items() if not math.isfinite(mean)]:
+            raise InputError(
+                f"{what}: the loss '{lost[0]}' is {means[lost[0]]} after {at.epoch + 1} epochs; lower the learning rate"
+                f" (lr, now {recipe.lr:g})."
+            )
+        at.epochs.append(means)
         at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
         rate = {"images/s": seen / (time.perf_counter() - started)} if seen else {}
         report(what, at.epoch, recipe.epochs, at.epochs[-1] | rate)
