@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from small import classifier, images
 from torch import nn
 
+from classgraft.errors import InputError
 from classgraft.training.carries import digest, undeclared
 from classgraft.training.engine import engine
 from classgraft.training.loop import Abreast, Batch, Epochs, Step, Terms, descend, fit, run, show_progress, silent
@@ -89,6 +92,20 @@ def test_a_step_that_moves_what_it_does_not_declare_is_found() -> None:
 
     step = Step(take, lambda rate: None, [model])
     assert undeclared(lambda: step.take(batch), step.take, step.carries) == ["SGD"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_after_its_epoch() -> None:
+    model, looked = classifier(), []
+
+    def objective(batch: Batch) -> Terms:
+        looked.append(batch.epoch)
+        logits = model(batch.images)
+        odd = logits.detach().square().sum() * (math.inf if batch.epoch else 1)
+        return {"class": F.cross_entropy(logits, batch.targets), "odd": odd}
+
+    with pytest.raises(InputError, match=r"learning: the loss 'odd' is inf after 2 epochs; lower the learning rate"):
+        fit(model, objective, images(), RECIPE, "learning")
+    assert set(looked) == {0, 1}
 
 
 def test_points_learn_beside_modules() -> None:
