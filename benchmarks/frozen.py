@@ -137,7 +137,9 @@ def size(memory: object | None) -> int:
     """Bytes of the tensors in a memory."""
     if isinstance(memory, Tensor):
         return memory.nbytes
-    parts = memory.values() if isinstance(memory, dict) else vars(memory).values() if hasattr(memory, "__dict__") else ()
+    parts = (
+        memory.values() if isinstance(memory, dict) else vars(memory).values() if hasattr(memory, "__dict__") else ()
+    )
     return sum(size(part) for part in parts)
 
 

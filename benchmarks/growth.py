@@ -95,7 +95,11 @@ ROWS: dict[str, tuple[str, Callable[[int], Callable[[], object]], tuple[int, ...
     "glne, ten new classes": ("old classes", by_classes("glne"), (100, 1000, 10_000, 30_000)),
     "finetune, ten new classes": ("old classes", by_classes("finetune"), (100, 1000, 10_000, 30_000)),
     "lwf, the whole stream": ("tasks", by_tasks("lwf"), (5, 10, 20, 40, 80)),
-    "ewc, sampled Fisher information, the whole stream": ("tasks", by_tasks("ewc", fisher="sampled"), (5, 10, 20, 40, 80)),
+    "ewc, sampled Fisher information, the whole stream": (
+        "tasks",
+        by_tasks("ewc", fisher="sampled"),
+        (5, 10, 20, 40, 80),
+    ),
     "ewc, exact Fisher information, the whole stream": ("tasks", by_tasks("ewc"), (5, 10, 20, 40)),
 }
 
@@ -140,7 +144,9 @@ def main() -> None:
         (a, b) = points[-2:]
         exponent = math.log(b["seconds"] / a["seconds"]) / math.log(b["size"] / a["size"])
         rows.append({"row": row, "of": of, "points": points, "exponent": exponent})
-        write("growth", "seconds and peak memory over images, classes and tasks; the faster of two runs", rows=rows, n=2)
+        write(
+            "growth", "seconds and peak memory over images, classes and tasks; the faster of two runs", rows=rows, n=2
+        )
 
 
 if __name__ == "__main__":

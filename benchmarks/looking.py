@@ -20,7 +20,12 @@ from interleaved import Contender, rates, tell
 from classgraft.data.images import Images
 from classgraft.training.answers import answers, forget
 
-CONTENDERS = ("bare, batches of 64", "bare, channels-last, batches of 64", "bare, channels-last, batches of 4", "answers")
+CONTENDERS = (
+    "bare, batches of 64",
+    "bare, channels-last, batches of 64",
+    "bare, channels-last, batches of 4",
+    "answers",
+)
 
 
 def looked(name: str, count: int) -> float:

@@ -69,7 +69,11 @@ def tiny(method: str) -> tuple[Bundle, dict[str, Images]]:
     )
     names = new.classes[:10]
     grown = api.extend(
-        base, new.of(names), method=method, settings=SHORT[method], old_images=old.shots(100, 0) if method == "der" else None
+        base,
+        new.of(names),
+        method=method,
+        settings=SHORT[method],
+        old_images=old.shots(100, 0) if method == "der" else None,
     )
     return grown, {"old": known, "new": added.of(names)}
 

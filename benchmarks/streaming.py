@@ -110,7 +110,11 @@ def main() -> None:
     peaks, large = {}, chosen.peak_images * 3 * chosen.side**2
     for name, budget in (("peak in memory", large), ("peak streaming", large // 4)):
         asked = {"peak-images": chosen.peak_images, "side": chosen.side, "peak": budget}
-        command = [sys.executable, __file__, *(word for key, value in asked.items() for word in (f"--{key}", str(value)))]
+        command = [
+            sys.executable,
+            __file__,
+            *(word for key, value in asked.items() for word in (f"--{key}", str(value))),
+        ]
         peaks[name] = int(subprocess.run(command, check=True, capture_output=True).stdout)
     peaks |= {"of pixels": large, "budget": large // 4}
     tell("streaming", what, rates(contenders, chosen.rounds), ["data in memory", "training in memory"], peaks=peaks)

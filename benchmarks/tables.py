@@ -87,7 +87,11 @@ def parity(found: dict[str, Any]) -> str:
         for form, row in formats.items():
             line = [name, form]
             for part in ("old", "new"):
-                line += [f"{row[part]['images']}", f"{row[part]['difference']:.1e}", f"{100 * row[part]['agreement']:.2f}"]
+                line += [
+                    f"{row[part]['images']}",
+                    f"{row[part]['difference']:.1e}",
+                    f"{100 * row[part]['agreement']:.2f}",
+                ]
             lines.append([*line, f"{row['bytes'] / 2**20:.1f}"])
     head = ["grafted by", "format"]
     for part in ("old", "new"):
@@ -834,8 +838,8 @@ def streaming(found: dict[str, Any]) -> str:
     if "peaks" in result:
         size = {name: f"{count / 1e6:.0f} MB" for name, count in result["peaks"].items()}
         peak = (
-            f" A set of {size['of pixels']}, read in a process of its own, adds {size['peak in memory']} to its peak from memory"
-            f" and {size['peak streaming']} streaming under a budget of {size['budget']}."
+            f" A set of {size['of pixels']}, read in a process of its own, adds {size['peak in memory']} to its peak"
+            f" from memory and {size['peak streaming']} streaming under a budget of {size['budget']}."
         )
     return (
         f"### Streaming\n\n{result['what'][0].upper()}{result['what'][1:]}.{peak}\n\n"
