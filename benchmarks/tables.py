@@ -27,7 +27,8 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod,
-             distillation, der, masks, replay, attention, dropout, cells, streets, parity, unknown, speed)  # fmt: skip
+             distillation, transfer, der, masks, replay, attention, dropout, cells, streets, parity, unknown,
+             speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -391,6 +392,24 @@ def distillation(found: dict[str, Any]) -> str:
         sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
     figure = "\n\n![Errors over the temperature](temperature.svg)"
     return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+
+
+def transfer(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/transfer.py."""
+    if "transfer" not in found:
+        return ""
+    result = found["transfer"]
+    rows, lines = result["rows"], []
+    for shots, way in sorted(dict.fromkeys((row["shots"], row["way"]) for row in rows), key=lambda key: key[0]):
+        draws = [row for row in rows if (row["shots"], row["way"]) == (shots, way)]
+        lines.append([way, str(shots), over(draws, "accuracy"), f"{draws[0]['rate']:g}", str(len(draws))])
+    bodies = over(list({row["seed"]: row for row in rows}.values()), "body")
+    return (
+        f"## A trained body on other classes\n\n{result['what']} {result['n']['test images a seed']:,} test images a seed."
+        f" The body on its own five classes: {bodies}.\n\n"
+        + grid(["way", "images a class", "accuracy", "rate", "seeds"], lines)
+        + f"\n\n{basis(result)}"
+    )
 
 
 def cells(found: dict[str, Any]) -> str:
