@@ -26,9 +26,9 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod,
-             distillation, transfer, der, masks, replay, attention, dropout, cells, streets, parity, unknown,
-             speed)  # fmt: skip
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
+             acwod, distillation, smaller, transfer, few, unlabelled, der, masks, replay, attention, dropout, cells, streets,
+             parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -392,6 +392,76 @@ def distillation(found: dict[str, Any]) -> str:
         sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
     figure = "\n\n![Errors over the temperature](temperature.svg)"
     return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+
+
+def smaller(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/smaller.py."""
+    if "smaller" not in found:
+        return ""
+    result, lines = found["smaller"], []
+    for part, row in dict.fromkeys((r["part"], r["row"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["part"], r["row"]) == (part, row)]
+        values = [over(draws, key) for key in ("old", "new", "harmonic")]
+        lines.append([f"{part}: {row}", draws[0]["network"], f"{draws[0]['parameters']:,}", *values, str(len(draws))])
+    counts = "; ".join(
+        f"{part}: {row['n'][0]:,} old and {row['n'][1]:,} new"
+        for part, row in {row["part"]: row for row in result["rows"]}.items()
+    )
+    return (
+        f"## Smaller after an extension\n\n{result['what']} Test images: {counts}.\n\n"
+        + grid(["row", "network", "parameters", "old", "new", "harmonic", "seeds"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def enrich(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/enrich.py."""
+    sections = []
+    for name, title in (("enrich", "Test"), ("enrich-development", "Development, chosen on")):
+        if name in found:
+            cells, lines = found[name]["cells"], []
+            for shots, row in sorted(dict.fromkeys((c["shots"], c["name"]) for c in cells), key=lambda key: key[0]):
+                draws = [c for c in cells if (c["shots"], c["name"]) == (shots, row)]
+                right = over([c for c in draws if c["right"] is not None], "right")
+                figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]
+                lines.append([row, str(shots), *figures, right, str(len(draws))])
+            head = ["learnt from", "photos a class", "images", "old", "new", "harmonic", "regret", "named right", "draws"]
+            n = found[name]["n"]
+            sections.append(f"### {title}\n\n{n['old']} old images, {n['new']} new ones.\n\n{grid(head, lines)}")
+    if not sections:
+        return ""
+    result = found.get("enrich", found.get("enrich-development", {}))
+    return f"## More to learn from\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def few(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/few.py."""
+    sections = []
+    for name, title in (("few-cifar10", "CIFAR-10"), ("few-flowers", "Ten flowers, ImageNet body")):
+        if name in found:
+            result, lines = found[name], []
+            for shots, row in sorted(dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]):
+                draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
+                lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
+            table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines)
+            n = result["n"]["test"]
+            sections.append(f"### {title}\n\n{n:,} test images.\n\n{table}\n\n{basis(result)}")
+    if not sections:
+        return ""
+    what = next(found[name]["what"] for name in ("few-cifar10", "few-flowers") if name in found)
+    return f"## Few labelled images and nothing else\n\n{what}\n\n" + "\n\n".join(sections)
+
+
+def unlabelled(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/unlabelled.py."""
+    if "unlabelled" not in found:
+        return ""
+    result, lines = found["unlabelled"], []
+    for of, labels, row in dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, row)]
+        lines.append([row, of, f"{labels:,}", over(draws, "clean"), over(draws, "under corruption"), str(len(draws))])
+    head = ["row", "set", "labels", "accuracy", "under corruption", "seeds"]
+    return f"## Few labels, many images\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
 
 def transfer(found: dict[str, Any]) -> str:

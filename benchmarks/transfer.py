@@ -23,6 +23,7 @@ import numpy as np
 from record import RESULTS, data, write
 
 from classgraft import api, teaching
+from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
 from classgraft.models.classifier import Classifier
@@ -56,11 +57,13 @@ def drawn(seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @cache
-def base(seed: int, short: bool) -> Classifier:
+def base(seed: int, short: bool) -> Bundle:
     """The body, under the head of its own classes."""
     own, _ = drawn(seed)
     if not short and (RUNS / str(seed)).exists():
-        return api.load(RUNS / str(seed)).model.to(device())
+        bundle = api.load(RUNS / str(seed))
+        bundle.model.to(device())
+        return bundle
     bundle = teaching.start(NET, own, seed=seed)
     bundle.model.to(device())
     images = cifar("train").of(own)
@@ -68,12 +71,12 @@ def base(seed: int, short: bool) -> Classifier:
     bundle = api.train(bundle, images.shots(4, 0) if short else images, settings=recipe)
     if not short:
         api.save(bundle, RUNS / str(seed))
-    return bundle.model
+    return bundle
 
 
 def taught(way: str, images: Images, rate: float, seed: int, steps: int, short: bool) -> Classifier:
     fresh = teaching.start(NET, images.classes, seed=seed).model.to(device())
-    start = fresh if way == "from scratch" else base(seed, short).headed(fresh.head.parts, images.classes)
+    start = fresh if way == "from scratch" else base(seed, short).model.headed(fresh.head.parts, images.classes)
     epochs = max(2, round(steps / -(-len(images) // BATCH)))
     recipe = Recipe(epochs, BATCH, lr=rate, milestones=(), seed=seed)
     return Plain(linear_probe=WAYS[way], recipe=recipe).train(start, images)
@@ -119,7 +122,7 @@ def main() -> None:
                 model = taught(way, cifar("train").of(others).shots(shots, seed), best, seed, steps, given.short)
                 seconds = time.perf_counter() - started
                 row = {"way": way, "shots": shots, "seed": seed, "rate": best, "classes": others, "seconds": seconds}
-                row |= {"accuracy": right(model, test.of(others)), "body": right(base(seed, given.short), test.of(own))}
+                row |= {"accuracy": right(model, test.of(others)), "body": right(base(seed, given.short).model, test.of(own))}
                 rows.append(row)
                 print(row, flush=True)
                 forget()
