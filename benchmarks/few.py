@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from record import RESULTS, data, write
-from torch import Tensor
 
 from classgraft import api, teaching
 from classgraft.bundle import Bundle
@@ -36,7 +35,6 @@ from classgraft.trainers.glico import GLICO, TransductiveGLICO
 from classgraft.trainers.plain import Plain
 from classgraft.training.answers import answers, forget
 from classgraft.training.engine import device
-from classgraft.training.latent import slerp
 from classgraft.training.recipe import Recipe
 
 Train = Callable[[Recipe, Bundle, Images, Images], Classifier]
@@ -132,31 +130,23 @@ def places(images: Images) -> list[Any]:
     return [int(row[1]) if row else name for row, name in zip(rows, images.names, strict=True)]
 
 
-def drawn(latent_points: Tensor) -> list[list[float]]:
-    """Points in the plane of their two main directions."""
-    centred = latent_points.cpu() - latent_points.cpu().mean(0)
-    axes: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
-    return (centred @ axes.T).tolist()  # type: ignore[no-any-return]
-
-
-def pictures(known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
-    """A page's worth: pictures along great circles (a PNG), and the points of GLICO and of GLO by class."""
+def pictures(of: str, known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
+    """Pictures along great circles (PNG files under docs/), and the points of GLICO and of GLO by class."""
     from torchvision.utils import save_image
 
-    maps: dict[str, Any] = {"labels": known.labels.tolist()}
+    maps: dict[str, Any] = {"labels": known.labels.tolist(), "classes": known.classes}
     for name, strength in (("glico", 1.0), ("glo", 0.0)):
         method = GLICO(strength=strength, drawing=20 if short else 2000, recipe=chosen)
         latent = method.learnt(start.model, known, len(known.classes))
-        maps[name] = drawn(latent.points)
+        maps[name] = latent.plane().tolist()
         first = torch.stack([torch.nonzero(latent.labels == k)[0, 0] for k in range(len(known.classes))])
         second = latent.partner(first, torch.zeros(len(first), device=first.device))
-        rows = [latent.generator(slerp(latent.points[first], latent.points[second], torch.full((len(first),), way,
-                device=first.device)), torch.zeros(len(first), 100, device=first.device))
-                for way in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)]  # fmt: skip
+        rows = latent.along(first, second, (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)).cpu()
         real = known.raw(first.cpu(), torch.device("cpu"))
-        grid = torch.stack([real, *(row.cpu() for row in rows), known.raw(second.cpu(), torch.device("cpu"))], 1)
+        grid = torch.cat([real[:, None], rows, known.raw(second.cpu(), torch.device("cpu"))[:, None]], 1)
         if not short:
-            save_image(grid.flatten(0, 1), RESULTS / f"few-{name}.png", nrow=grid.shape[1])
+            docs = RESULTS.parents[1] / "docs"
+            save_image(grid.flatten(0, 1), docs / f"few-{of}-{name}.png", nrow=grid.shape[1])
     return maps
 
 
@@ -208,7 +198,7 @@ def main() -> None:
             save()
     if "maps" not in kept or given.short:
         known = train.shots(10, seeds[0])
-        kept["maps"] = pictures(known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
+        kept["maps"] = pictures(given.only, known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
         save()
 
 

@@ -26,12 +26,16 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, memories, frozen, acwod,
-             distillation, der, masks, replay, attention, dropout, cells, streets, parity, unknown, speed)  # fmt: skip
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells, streets,
+             parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
+    for name in ("few-cifar10", "few-flowers"):
+        for kind in ("glico", "glo") if found.get(name, {}).get("maps") else ():
+            pages[ROOT / "docs" / f"{name}-{kind}.svg"] = latent_plot(found[name]["maps"], kind)
     for name in ("cifar", "tiny"):
         if f"memories-{name}" in found:
             pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
@@ -395,6 +399,136 @@ def distillation(found: dict[str, Any]) -> str:
         sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
     figure = "\n\n![Errors over the temperature](temperature.svg)"
     return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+
+
+def smaller(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/smaller.py."""
+    if "smaller" not in found:
+        return ""
+    result, lines = found["smaller"], []
+    for part, row in dict.fromkeys((r["part"], r["row"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["part"], r["row"]) == (part, row)]
+        values = [over(draws, key) for key in ("old", "new", "harmonic")]
+        lines.append([f"{part}: {row}", draws[0]["network"], f"{draws[0]['parameters']:,}", *values, str(len(draws))])
+    counts = "; ".join(
+        f"{part}: {row['n'][0]:,} old and {row['n'][1]:,} new"
+        for part, row in {row["part"]: row for row in result["rows"]}.items()
+    )
+    return (
+        f"## Smaller after an extension\n\n{result['what']} Test images: {counts}.\n\n"
+        + grid(["row", "network", "parameters", "old", "new", "harmonic", "seeds"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def enrich(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/enrich.py."""
+    sections = []
+    for name, title in (("enrich", "Test"), ("enrich-development", "Development, chosen on")):
+        if name in found:
+            cells, lines = found[name]["cells"], []
+            for shots, row in sorted(dict.fromkeys((c["shots"], c["name"]) for c in cells), key=lambda key: key[0]):
+                draws = [c for c in cells if (c["shots"], c["name"]) == (shots, row)]
+                right = over([c for c in draws if c["right"] is not None], "right")
+                figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]
+                lines.append([row, str(shots), *figures, right, str(len(draws))])
+            head = [
+                "learnt from",
+                "photos a class",
+                "images",
+                "old",
+                "new",
+                "harmonic",
+                "regret",
+                "named right",
+                "draws",
+            ]
+            n = found[name]["n"]
+            sections.append(f"### {title}\n\n{n['old']} old images, {n['new']} new ones.\n\n{grid(head, lines)}")
+    if not sections:
+        return ""
+    result = found.get("enrich", found.get("enrich-development", {}))
+    return f"## More to learn from\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def few(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/few.py."""
+    sections = []
+    for name, title in (("few-cifar10", "CIFAR-10"), ("few-flowers", "Ten flowers, ImageNet body")):
+        if name in found:
+            result, lines = found[name], []
+            for shots, row in sorted(
+                dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]
+            ):
+                draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
+                lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
+            table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines)
+            drawn = "\n\n".join(
+                f"{words}: the points of ten images a class, and pictures on the way from one image of a class to another."
+                f"\n\n![Points]({name}-{kind}.svg)\n\n![Pictures]({name}-{kind}.png)"
+                for kind, words in (("glico", "GLICO"), ("glo", "GLO, without the class loss"))
+                if result.get("maps")
+            )
+            n = result["n"]["test"]
+            sections.append(f"### {title}\n\n{n:,} test images.\n\n{table}\n\n{drawn}\n\n{basis(result)}")
+    if not sections:
+        return ""
+    what = next(found[name]["what"] for name in ("few-cifar10", "few-flowers") if name in found)
+    return f"## Few labelled images and nothing else\n\n{what}\n\n" + "\n\n".join(sections)
+
+
+def latent_plot(maps: dict[str, Any], kind: str) -> str:
+    """The points of images by class, on the two axes along which they differ most."""
+    groups = [
+        (name, [(x, y) for (x, y), label in zip(maps[kind], maps["labels"], strict=True) if label == k])
+        for k, name in enumerate(maps["classes"])
+    ]
+    return alone(plots.scatter(groups, f"Points of {kind}", ("first axis", "second axis")))
+
+
+def moons(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/moons.py."""
+    if "moons" not in found:
+        return ""
+    result, lines = found["moons"], []
+    for row in dict.fromkeys(r["row"] for r in result["rows"]):
+        draws = [r for r in result["rows"] if r["row"] == row]
+        lines.append([row, over(draws, "accuracy"), str(len(draws))])
+    words = ", ".join(line[0] for line in lines)
+    return (
+        f"## Two moons\n\n{result['what']}\n\n{grid(['row', 'accuracy', 'seeds'], lines)}\n\n"
+        f"![Boundaries, row by row: {words}](moons.png)\n\n{basis(result)}"
+    )
+
+
+def unlabelled(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/unlabelled.py."""
+    if "unlabelled" not in found:
+        return ""
+    result, lines = found["unlabelled"], []
+    for of, labels, row in dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"]):
+        draws = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, row)]
+        lines.append([row, of, f"{labels:,}", over(draws, "clean"), over(draws, "under corruption"), str(len(draws))])
+    head = ["row", "set", "labels", "accuracy", "under corruption", "seeds"]
+    return f"## Few labels, many images\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
+
+
+def transfer(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/transfer.py."""
+    if "transfer" not in found:
+        return ""
+    result = found["transfer"]
+    rows, lines = result["rows"], []
+    for shots, way in sorted(dict.fromkeys((row["shots"], row["way"]) for row in rows), key=lambda key: key[0]):
+        draws = [row for row in rows if (row["shots"], row["way"]) == (shots, way)]
+        lines.append([way, str(shots), over(draws, "accuracy"), f"{draws[0]['rate']:g}", str(len(draws))])
+    bodies = over(list({row["seed"]: row for row in rows}.values()), "body")
+    return (
+        f"## A trained body on other classes\n\n{result['what']} {result['n']['test images a seed']:,} test images a seed."
+        f" The body on its own five classes: {bodies}.\n\n"
+        + grid(["way", "images a class", "accuracy", "rate", "seeds"], lines)
+        + f"\n\n{basis(result)}"
+    )
 
 
 def cells(found: dict[str, Any]) -> str:

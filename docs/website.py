@@ -27,10 +27,10 @@ from classgraft import catalogue
 from classgraft.catalogue import Entry
 
 HERE = Path(__file__).resolve().parent
-PAGES = (("choosing", "Which method"), ("methods/index", "Methods"), ("detectors", "Detectors"), ("results", "Results"),
-         ("speed", "Speed"), ("calibration", "Calibration"), ("security", "Security"), ("architecture", "Architecture"),
-         ("coverage", "Coverage"), ("contributing", "Contributing"), ("api", "API reference"),
-         ("changelog", "Changelog"))  # fmt: skip
+PAGES = (("tutorial", "Tutorial"), ("choosing", "Which method"), ("methods/index", "Methods"),
+         ("detectors", "Detectors"), ("results", "Results"), ("speed", "Speed"), ("calibration", "Calibration"),
+         ("security", "Security"), ("architecture", "Architecture"), ("coverage", "Coverage"),
+         ("contributing", "Contributing"), ("api", "API reference"), ("changelog", "Changelog"))  # fmt: skip
 VERBS = {
     "extend": "Add classes to a trained model",
     "train": "Train from labelled images",

@@ -12,8 +12,12 @@ import torch.nn.functional as F
 from small import classifier, images
 from torch import Tensor
 
+from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
+from classgraft.errors import InputError
 from classgraft.models.classifier import untrained
+from classgraft.models.sources import Architecture
+from classgraft.pages import WAYS, of_latent
 from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
 from classgraft.training.latent import Latent, learn, slerp
 from classgraft.training.loop import fit
@@ -181,3 +185,46 @@ def test_one_photo_of_one_class_is_enriched_by_itself_again() -> None:
     one = Task(("bee",), known.of(("bee",)))
     found = enriched(one, 3, classifier(), GLICO(dimension=8, width=4, drawing=3, recipe=Recipe(batch_size=4)))
     assert len(found.train) == 4
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_way_begins_and_ends_at_the_two_points() -> None:
+    latent = learn(blobs(), 3, None, dataclasses.replace(RECIPE, epochs=2), **SETTINGS)
+    first, second = torch.tensor([0, 1]), torch.tensor([3, 4])
+    found = latent.along(first, second, (0.0, 0.5, 1.0))
+    assert found.shape == (2, 3, 3, 12, 12)
+    with torch.no_grad():
+        ends = [latent.generator(latent.points[index], torch.zeros(2, 100)) for index in (first, second)]
+    torch.testing.assert_close(found[:, [0, 2]], torch.stack(ends, 1))
+    assert not torch.equal(found[:, 1], found[:, 0])
+
+
+def test_points_of_a_plane_keep_their_distances_on_its_axes() -> None:
+    angles = torch.tensor([0.1, 0.9, 2.0, 4.0])
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0))).Q[:2]
+    points = torch.stack([angles.cos(), angles.sin()], 1) @ turn
+    latent = Latent(None, points, torch.tensor([0, 0, 1, 1]), 0.0)  # type: ignore[arg-type]
+    torch.testing.assert_close(torch.cdist(latent.plane(), latent.plane()), torch.cdist(points, points))
+    within, between = latent.likeness()
+    assert within == pytest.approx((math.cos(0.8) + math.cos(2.0)) / 2, abs=1e-5)
+    assert between == pytest.approx(sum(map(math.cos, (1.9, 1.1, 3.9, 3.1))) / 4, abs=1e-5)
+
+
+def test_the_page_shows_the_way_between_two_images_of_each_class_and_the_point_of_every_image() -> None:
+    known = dataclasses.replace(blobs(), classes=("<b>ant", "bee", "cow"))
+    model = classifier()
+    model.classes = known.classes
+    bundle = Bundle(model, Architecture("cifar:resnet20"), "linear", known.preparation)
+    settings = {"dimension": 8, "width": 4, "drawing": 2, "batch_size": 8}
+    page = of_latent(bundle, known, settings, command="classgraft latent")
+    assert page == of_latent(bundle, known, settings, command="classgraft latent")
+    assert page.count("data:image/jpeg") == 3 * (len(WAYS) + 2)
+    assert page.count('class="dot ') == 2 * (len(known) + 3)  # of glico and of glo, with a key each
+    assert all(
+        word in page for word in ("glo (no class loss)", "another of its class", "classgraft latent", "&lt;b&gt;ant")
+    )
+    assert "<b>ant" not in page
+    with pytest.raises(InputError, match="give two at least"):
+        of_latent(bundle, known.subset(torch.tensor([0])), settings)

@@ -361,3 +361,16 @@ def test_points_and_their_lines_are_drawn_where_they_belong() -> None:
     assert float(first["cy"]) > float(second["cy"])  # pixels count downwards
     found = [node.attrib["points"].split() for node in svg.iter("polyline")]
     assert {len(points) for points in found} == {2}
+
+
+def test_groups_of_points_are_marked_where_they_lie_each_in_its_own_way() -> None:
+    groups = [(f"group {k}", [(float(k), 2.0), (0.0, 0.0)]) for k in range(8)]
+    svg = ET.fromstring(plots.scatter(groups, "title", ("across", "up")))
+    marks = [mark for mark in svg.iter("path") if mark.get("class", "").startswith("dot")]
+    assert len(marks) == 8 * 3
+    looks = {(mark.get("class"), mark.get("d", "").partition("m")[2]) for mark in marks}
+    assert len(looks) == 8  # six colours, then another shape
+    texts = [text.text for text in svg.iter("text")]
+    assert all(name in texts for name, _ in groups)
+    ends = [mark.get("d", "").partition("m")[0] for mark in marks[1::3]]
+    assert len(set(ends)) == 1  # all at (0, 0)

@@ -70,15 +70,23 @@ def test_a_table_without_a_glance_at_its_labels_and_a_flat_folder_are_unlabelled
     assert len(classgraft.api.unlabelled_images(bundle, place / "new/cyan")) == 3
 
 
-def test_unlabelled_pictures_reach_a_method_that_uses_them_and_are_refused_by_others(place: Path) -> None:
-    words = ("extend", place / "base", place / "new", "--out", place / "g", "--unlabelled", place / "old")
-    ran = run(*words)
-    assert ran.code == 2
-    assert is_sentence(ran.err.strip())
-    assert "glne cannot use unlabelled images" in ran.err
-    assert "mas" in ran.err
-    done(*words, "--method", "mas", "--set", "epochs=1")
-    assert classgraft.load(place / "g").added == NEW
+def test_unlabelled_pictures_reach_a_method_that_looks_at_them_itself(place: Path) -> None:
+    done("extend", place / "base", place / "new", "--out", place / "g", "--unlabelled", place / "old", "--method", "mas",
+         "--set", "epochs=1")  # fmt: skip
+    found = classgraft.load(place / "g")
+    assert (found.added, found.history[-1]["named"]) == (NEW, 0)
+
+
+def test_unlabelled_pictures_that_are_surely_of_a_new_class_count_as_photos_of_it(place: Path) -> None:
+    words = ("extend", place / "base", place / "new", "--shots", 1, "--out", place / "g", "--set", "views=1")
+    done(*words)
+    alone = classgraft.load(place / "g").model.head.weight
+    ran = done(*words, "--unlabelled", place / "new")
+    found = classgraft.load(place / "g")
+    count = found.history[-1]["named"]
+    assert 0 < count <= 6
+    assert f"from 2 photos and {count} that it named itself" in ran.out
+    assert not torch.equal(found.model.head.weight, alone)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +124,11 @@ def test_photos_are_enriched_before_the_extension(place: Path) -> None:
         done("extend", place / "base", place / "new", "--out", place / "g", "--enrich", 4, "--set", "views=2")
     assert len(seen[0].train) == 6 + 2 * 4
     assert classgraft.load(place / "g").history[-1]["enriched"] == 4
+
+
+def test_a_page_shows_what_lies_between_the_photos(place: Path) -> None:
+    quick = ("--shots", 2, "--set", "drawing=2", "--set", "width=4", "--set", "dimension=8")
+    assert done("latent", place / "old", "--out", place / "l.html", *quick).out == f"{place / 'l.html'}\n"
+    page = (place / "l.html").read_text("utf-8")
+    assert page.count("data:image/jpeg") == 3 * 10
+    assert all(name in page for name in OLD)

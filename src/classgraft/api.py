@@ -33,6 +33,7 @@ from classgraft.models.heads import plain
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
+from classgraft.selftrainers.pseudo_labels import named
 from classgraft.trainers.glico import enriched
 from classgraft.training.answers import answers
 from classgraft.verbs import Extender
@@ -136,7 +137,9 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         update: photos may also be of classes that an earlier extension added; their rows are refined.
         old_images: a source (or a list of them) of images of the old classes: ``remember`` looks at them first, and the
             extension sees only what it kept.
-        unlabelled: pictures whose class nobody knows, for methods that can use them.
+        unlabelled: pictures whose class nobody knows. A method that looks at such pictures itself (``mas``: at ones of
+            the old classes) is given them; for any other, those that the grown model surely takes for one of the new
+            classes count as photos of it, and the extension is done again.
         enrich: pictures to make of each class first, between its photos (``glico``; 0).
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, head: as in ``import_model``, for a network.
@@ -202,11 +205,6 @@ def _extend_bundle(
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(chosen, "extend")))}
     given = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     extender = catalogue.extender(chosen, given)
-    if unlabelled is not None and not extender.unlabelled:
-        able = [e.name for e in catalogue.ENTRIES if getattr(catalogue.method_type(e), "unlabelled", False)]
-        raise InputError(
-            f"{chosen} cannot use unlabelled images; leave --unlabelled out, or choose a method that can: {', '.join(able)}."
-        )
     if not isinstance(photos, Images):
         source = open_sources(photos)
         _refuse_known(bundle, source.classes, update)
@@ -222,7 +220,7 @@ def _extend_bundle(
     free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     if old is not None:
         memory = _look_back(bundle, chosen, extender, old, free)
-    elif free is not None:  # of the old classes' images these alone may do
+    elif free is not None and extender.unlabelled:  # of the old classes' images these alone may do
         memory = extender.remember(
             bundle.model, Task(bundle.classes, photos.subset(torch.arange(0)), free), memories.recall(bundle, chosen)
         )
@@ -234,12 +232,16 @@ def _extend_bundle(
     task = Task(photos.classes, photos, free)
     if enrich:
         task = enriched(task, enrich, bundle.model, catalogue.trainer("glico", {"seed": seed}))  # type: ignore[arg-type]
-    grown = extender.extend(bundle.model, memory, task)
+    grown, shown = extender.extend(bundle.model, memory, task), len(task.train)
+    if free is not None and not extender.unlabelled:
+        task = named(task, grown)
+        if len(task.train) > shown:
+            grown = extender.extend(bundle.model, memory, task)
     held = _kept(bundle, chosen, grown, extender.remember(grown, task, memory), warn)
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
     event = event_of(
         "extend",
-        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos)),
+        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos), len(task.train) - shown),
         method=chosen,
         why=why,
         settings=settings_of(extender),
@@ -248,6 +250,7 @@ def _extend_bundle(
         photos=len(photos),
         shots=shots,
         enriched=enrich,
+        named=len(task.train) - shown,
         seed=seed,
         bytes=held[chosen].content.nbytes if chosen in held else 0,
         seconds=seconds,
@@ -361,9 +364,10 @@ def _refuse_unkept(memory: object | None, method: str, names: Sequence[str]) -> 
         )
 
 
-def _sentence(added: int, updated: int, method: str, photos: int) -> str:
+def _sentence(added: int, updated: int, method: str, photos: int, named: int) -> str:
     parts = [f"{added} classes added"] * (added > 0 or not updated) + [f"{updated} classes refined"] * (updated > 0)
-    return f"{' and '.join(parts)} by {method} from {photos} photos"
+    more = f" and {named} that it named itself" if named else ""
+    return f"{' and '.join(parts)} by {method} from {photos} photos{more}"
 
 
 def logits_of(

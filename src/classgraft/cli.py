@@ -155,7 +155,7 @@ def extend(
         list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
     ] = [],  # noqa: B006
     unlabelled: Annotated[
-        Path | None, typer.Option(help="pictures without labels, for methods that can use them")
+        Path | None, typer.Option(help="pictures without labels; those that are surely of a new class count as photos")
     ] = None,
     enrich: Annotated[int, typer.Option(help="pictures to make of each class first, between its photos", min=0)] = 0,
     update: Annotated[
@@ -291,6 +291,37 @@ def train(
     api.save(bundle, out)
     print(f"{bundle.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {arch} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels")
+
+
+@app.command()
+def latent(
+    images: Images,
+    out: Annotated[Path, typer.Option(help="the page")] = Path("latent.html"),
+    arch: Annotated[str, typer.Option(help="as of train; its preprocessing sizes the pictures")] = "cifar:resnet20",
+    weights: Annotated[Path | None, typer.Option(help="of a trained network, whose maps compare pictures")] = None,
+    shots: Annotated[int | None, typer.Option(help="photos to draw of each class (all)", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="side of the square that the network sees")] = None,
+    arch_arg: ArchArg = [],  # noqa: B006
+    seed: Seed = 0,
+    set_: Set = [],  # noqa: B006
+    device: Device = None,
+    strict: Strict = False,
+) -> None:
+    """Write a page of what glico learns of a few images: pictures between them, and its latent space by class."""
+    from classgraft import api, pages, teaching
+    from classgraft.data.sources import open_sources
+    from classgraft.models.sources import argument
+
+    with _running(device, None), _progress():
+        source = open_sources(images)
+        bundle = teaching.start(
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
+        )
+        known = api.images_of(source, bundle.preparation, strict=strict, warn=_warn)
+        known, settings = known.shots(shots, seed) if shots else known, {"seed": seed} | _settings(set_)
+        html = pages.of_latent(_placed(bundle), known, settings, command=_command())
+    pages.write(html, out)
+    print(out)
 
 
 @app.command("self-train")

@@ -15,7 +15,7 @@ __all__ = ["Gallery", "coloured", "render"]
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """A table of numbers, a key of colours, and rows of pictures."""
+    """A table of numbers, plots, a key of colours, and rows of pictures."""
 
     title: str
     what: str
@@ -30,6 +30,8 @@ class Gallery:
     """Rows of pictures, one for each column: uint8 (3, H, W), or PIL."""
     side: int = 240
     """Longest side of a picture on the page, in pixels."""
+    drawings: tuple[tuple[str, str], ...] = ()
+    """What is said below a plot, and the plot (``report.plots``)."""
 
 
 def coloured(image: Tensor, mask: Tensor, colours: Tensor, strength: float = 0.6) -> Tensor:

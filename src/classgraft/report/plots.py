@@ -139,6 +139,40 @@ def lines(
     return _text(plot.svg)
 
 
+SHAPES = (
+    "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
+    "m-4 -4h8v8h-8z",
+    "m0 -5.5l5.5 5.5l-5.5 5.5l-5.5-5.5z",
+    "m0 -5l5 9h-10z",
+)
+"""Marks about a point: a disc, a square, a diamond, a triangle."""
+
+
+def scatter(groups: Sequence[tuple[str, Sequence[Point]]], title: str, labels: tuple[str, str]) -> str:
+    """Points of named groups, with a key beside them; colours go round, and after each round comes another shape.
+
+    Args:
+        groups: (name, points); one point at least.
+        title: of the whole.
+        labels: of the axes, x then y.
+    """
+    sides = zip(*(point for _, points in groups for point in points), strict=True)
+    x, y = ({tick: f"{tick:g}" for tick in ticks(min(side), max(side))} for side in sides)
+    plot = _axes(title, (560, 400), x, y, *labels)
+    height = max(400, 30 + 18 * len(groups))
+    plot.svg.attrib |= {"viewBox": f"0 0 760 {height}", "width": "760", "height": str(height)}
+    for k, (name, points) in enumerate(groups):
+        kind, shape = f"dot {colour(k)}", SHAPES[k // COLOURS % len(SHAPES)]
+        for point in points:
+            at = plot.place(point)
+            mark = _put(plot.svg, "path", class_=kind, d=f"M{_LEFT + at['x']:.1f} {_TOP + at['y']:.1f}{shape}")
+            _put(mark, "title", f"{isolated(name)}: {point[0]:.3g}, {point[1]:.3g}")
+        _put(plot.svg, "path", class_=kind, d=f"M574 {20 + 18 * k}{shape}")
+        label = _put(plot.svg, "text", shortened(name), x=586, y=24 + 18 * k)
+        _put(label, "title", name)
+    return _text(plot.svg)
+
+
 def ranked(values: Sequence[float], title: str, label: str) -> str:
     """Numbers in ascending order as one area each side of zero: how many classes, and by how much."""
     values = sorted(values)

@@ -12,15 +12,16 @@ Differs from the paper:
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 
-from classgraft.data.images import Images
+from classgraft.data.images import Images, Task, joined
 from classgraft.losses.consistency import pseudo_label
 from classgraft.models.classifier import Classifier, frozen
-from classgraft.training.answers import asked
+from classgraft.training.answers import answers, asked
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.unlabelled import Pair, beside, elapsed, linear, unmoved
@@ -64,3 +65,20 @@ class PseudoLabels(SelfTrainer):
         images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
         run(descend(objective, [learner], self.recipe), images, self.recipe)
         return learner.eval()
+
+
+def named(task: Task, grown: Classifier, threshold: float = 0.8) -> Task:
+    """The task with those of its unlabelled images that ``grown``, which knows its classes, surely takes for one of them.
+
+    The offline form of two models, for an extension: what was grown from the labelled images names the others once, and
+    those whose favoured class, among all old and new, is the task's and has ``threshold`` at least count as photos of it.
+    """
+    images = task.train.of(task.classes)
+    if task.unlabelled is None:
+        return replace(task, train=images)
+    own = torch.tensor([task.classes.index(name) if name in task.classes else -1 for name in grown.classes])
+    sure, favoured = answers(grown, task.unlabelled).softmax(1).max(1)
+    labels = own[favoured]
+    taken = torch.nonzero((labels >= 0) & (sure >= threshold))[:, 0]
+    more = replace(task.unlabelled.subset(taken), labels=labels[taken], classes=task.classes)
+    return replace(task, train=joined(images, more))

@@ -6,6 +6,7 @@ Bojanowski, Joulin, Lopez-Paz, Szlam: Optimizing the Latent Space of Generative 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,6 +46,26 @@ class Latent:
         points = slerp(self.points[index], self.points[other], draws[:, 1] * reach)
         noise = torch.randn(len(index), NOISE, generator=generator).to(points.device)
         return self.generator(points, self.noise * noise)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def along(self, first: Tensor, second: Tensor, ways: Sequence[float]) -> Tensor:
+        """Pictures (B, W, C, S, S), without noise, at W shares of the way from the points at ``first`` to ``second`` (B,)."""
+        calm = torch.zeros(len(first), NOISE, device=self.points.device)
+        starts, ends = self.points[first], self.points[second]
+        points = (slerp(starts, ends, torch.full_like(starts[:, 0], way)) for way in ways)
+        return torch.stack([self.generator(each, calm) for each in points], 1)
+
+    def plane(self) -> Tensor:
+        """The points (N, 2) on the two axes along which they differ most."""
+        centred = self.points - self.points.mean(0)
+        axes: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+        return centred @ axes.T
+
+    def likeness(self) -> tuple[float, float]:
+        """Mean cosines of the points of two images of one class, and of two classes; nan where there are no such two."""
+        cosines, same = self.points @ self.points.T, self.labels[:, None] == self.labels
+        other = ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+        return float(cosines[same & other].mean()), float(cosines[~same].mean())
 
     def partner(self, index: Tensor, draws: Tensor) -> Tensor:
         """Another image of the same class for each (B,); the image itself where it is alone."""

@@ -1,0 +1,206 @@
+"""More to learn from than one or five photos: pictures made by GLICO, and a folder of unlabelled photos, in the main job.
+
+    python benchmarks/enrich.py --development    flowers_dev and the even half of the probe: to choose on
+    python benchmarks/enrich.py                  flowers and the odd half: the final table
+    python benchmarks/enrich.py --short          does it run at all
+
+Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or 20
+pictures of each class between its photos; copies: as many copies of the photos (control). Unlabelled: the training photos
+that were not drawn, without their labels; those that the grown model is surely right about become photos of its new classes;
+shuffled: their names dealt out anew among them (control); all named: with their true labels (ceiling). How many pictures and
+how sure is chosen on the development flowers by harmonic mean. A cell that is in the results is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from flowers import imagenet, measure
+from record import RESULTS, data, write
+from torch import Tensor
+
+from classgraft import api
+from classgraft.bundle import Bundle
+from classgraft.catalogue import extender
+from classgraft.data.images import Images, Task, joined
+from classgraft.data.sources import load, open_source
+from classgraft.models.classifier import Classifier
+from classgraft.selftrainers.pseudo_labels import named
+from classgraft.trainers.glico import GLICO, enriched
+from classgraft.training.engine import device
+from classgraft.training.recipe import Recipe
+
+SHOTS, SEEDS = (1, 5), (0, 1, 2)
+PICTURES, SURE = (5, 20), (0.5, 0.8, 0.95)
+DRAWING = 300
+"""Steps of the generator."""
+KEPT = ("old before", "old", "new", "harmonic", "best", "regret", "area")
+
+
+def sets(base: Bundle, flowers: str, half: int, short: bool) -> dict[str, tuple[Images, Tensor]]:
+    """Test flowers, and a half of the probe, as ``flowers.measure`` takes them."""
+    side = base.preparation.resize
+    source = open_source(data() / "imagenet_probe" / "test.parquet")
+    probe, new = load(source, side), load(open_source(data() / flowers / "test"), side)
+    places = torch.tensor([base.classes.index(name) for name in source.classes])[probe.labels]
+    step = 50 if short else 2
+    old = torch.arange(half, len(places), step)
+    some = torch.nonzero(new.labels < 2)[::9, 0] if short else torch.arange(len(new.labels))
+
+    def images(pixels: Tensor) -> Images:
+        return Images(pixels, torch.zeros(len(pixels), dtype=torch.int64), base.classes, base.preparation)
+
+    word = ("even", "odd")[half]
+    return {
+        "new": (images(new.pixels[some]), new.labels[some] + len(base.classes)),
+        f"probe {word}, clean": (images(probe.pixels[old]), places[old]),
+    }
+
+
+def shuffled(before: Task, after: Task, seed: int) -> Task:
+    """The labels of what ``after`` has beyond ``before``, dealt out anew among these images."""
+    labels, first = after.train.labels.clone(), len(before.train)
+    order = torch.randperm(len(labels) - first, generator=torch.Generator().manual_seed(seed))
+    labels[first:] = labels[first:][order]
+    return replace(after, train=replace(after.train, labels=labels))
+
+
+class Draw:
+    """The photos of one draw, and the tasks made of them, each when it is asked for."""
+
+    def __init__(self, model: Classifier, photos: Images, shots: int, seed: int, drawing: int) -> None:
+        self.model, self.seed, self.drawing = model, seed, drawing
+        known = photos.shots(shots, seed)
+        kept = set(known.names)
+        self.rest = photos.subset(torch.tensor([i for i, name in enumerate(photos.names) if name not in kept]))
+        free = replace(self.rest, labels=torch.zeros_like(self.rest.labels), classes=("",))
+        self.task = Task(photos.classes, known, free)
+        self.grown = extender("glne", {"seed": seed}).extend(model, None, self.task)
+        self.made: Task | None = None
+
+    def pictures(self, count: int) -> Task:
+        """Of the greatest number that is made of each class, the first ``count``: the generator is learnt once."""
+        if self.made is None:
+            recipe = Recipe(batch_size=32, seed=self.seed)
+            method = GLICO(drawing=self.drawing, recipe=recipe)
+            self.made = enriched(self.task, max(PICTURES), self.model, method)
+        first, classes = len(self.task.train), torch.arange(len(self.task.classes))[:, None]
+        more = first + max(PICTURES) * classes + torch.arange(count)
+        return replace(self.made, train=self.made.train.subset(torch.cat([torch.arange(first), more.flatten()])))
+
+    def copies(self, count: int) -> Task:
+        own = [torch.nonzero(self.task.train.labels == k)[:, 0] for k in range(len(self.task.classes))]
+        index = torch.cat([place.repeat(-(-count // len(place)))[:count] for place in own])
+        return replace(self.task, train=joined(self.task.train, self.task.train.subset(index)))
+
+    def named(self, threshold: float) -> Task:
+        return named(self.task, self.grown, threshold)
+
+    def ceiling(self) -> Task:
+        return replace(self.task, train=joined(self.task.train, self.rest))
+
+    def right(self, task: Task) -> float | None:
+        """Of the unlabelled photos that a task has taken, how many are named right, in per cent."""
+        true = {name: int(label) for name, label in zip(self.rest.names, self.rest.labels, strict=True)}
+        taken = [i for i, name in enumerate(task.train.names) if name in true]
+        if not taken:
+            return None
+        return 100 * sum(true[task.train.names[i]] == int(task.train.labels[i]) for i in taken) / len(taken)
+
+
+Row = Callable[[Draw], Task]
+"""From a draw to what is learnt from."""
+
+
+def rows(chosen: dict[str, Any] | None) -> dict[str, Row]:
+    """All to choose from; or the chosen ones beside their controls."""
+    found: dict[str, Row] = {"photos alone": lambda draw: draw.task}
+    for count in [chosen["pictures"]] if chosen else PICTURES:
+        found[f"enriched, {count} pictures"] = lambda draw, count=count: draw.pictures(count)  # type: ignore[misc]
+        if chosen:
+            found[f"copies, {count} (control)"] = lambda draw, count=count: draw.copies(count)  # type: ignore[misc]
+    for sure in [chosen["sure"]] if chosen else SURE:
+        found[f"unlabelled, sure of {sure:g}"] = lambda draw, sure=sure: draw.named(sure)  # type: ignore[misc]
+        if chosen:
+            found["unlabelled, shuffled (control)"] = lambda draw, sure=sure: shuffled(  # type: ignore[misc]
+                draw.task, draw.named(sure), draw.seed
+            )
+    return found | ({"unlabelled, all named (ceiling)": Draw.ceiling} if chosen else {})
+
+
+def chosen_of(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """The number of pictures and the sureness with the best mean harmonic mean over all draws."""
+
+    def mean(name: str) -> float:
+        values = [cell["harmonic"] for cell in cells if cell["name"] == name]
+        return sum(values) / len(values) if len(values) == len(SHOTS) * len(SEEDS) else -1.0
+
+    return {
+        "pictures": max(PICTURES, key=lambda count: mean(f"enriched, {count} pictures")),
+        "sure": max(SURE, key=lambda sure: mean(f"unlabelled, sure of {sure:g}")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--development", action="store_true")
+    parser.add_argument("--only", default="", help="rows whose names begin so, such as unlabelled")
+    parser.add_argument("--short", action="store_true", help="few photos and steps, nothing is written")
+    given = parser.parse_args()
+    path = RESULTS / f"enrich{'-development' * given.development}.json"
+    cells: list[dict[str, Any]] = []
+    if path.exists() and not given.short:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+    chosen: dict[str, Any] | None = None
+    if not given.development:
+        chosen = {"pictures": PICTURES[0], "sure": SURE[0]}
+        if not given.short:
+            before = RESULTS / "enrich-development.json"
+            if not before.exists():
+                raise SystemExit("nothing is chosen yet: run it with --development first")
+            chosen = json.loads(before.read_text("utf-8"))["chosen"]
+    flowers = "flowers_dev" if given.development else "flowers"
+    base = imagenet()
+    model = copy.deepcopy(base.model).to(device())
+    test = sets(base, flowers, 0 if given.development else 1, given.short)
+    photos = api.images_of(open_source(data() / flowers / "train"), base.preparation)
+    if given.short:
+        photos = photos.of(photos.classes[:2]).shots(4, 0)
+    for shots in SHOTS[: 1 if given.short else None]:
+        for seed in SEEDS[: 1 if given.short else None]:
+            done = {cell["name"] for cell in cells if (cell["shots"], cell["seed"]) == (shots, seed)}
+            todo = {n: row for n, row in rows(chosen).items() if n.startswith(given.only) and n not in done}
+            if not todo:
+                continue
+            draw = Draw(model, photos, shots, seed, 2 if given.short else DRAWING)
+            for name, row in todo.items():
+                started = time.perf_counter()
+                task = row(draw)
+                grown = extender("glne", {"seed": seed}).extend(model, None, task).cpu()
+                cell = {
+                    "name": name,
+                    "shots": shots,
+                    "seed": seed,
+                    "images": len(task.train),
+                    "right": draw.right(task),
+                }
+                cell |= {"seconds": time.perf_counter() - started}
+                found = measure(base, replace(base, model=grown), test)
+                cells.append(cell | {key: found[key] for key in KEPT})
+                print(cells[-1], flush=True)
+                if not given.short:
+                    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
+                    what = __doc__.split("\n\n")[2].replace("\n", " ")
+                    picked = chosen or chosen_of(cells)
+                    write(path.stem, what, n=n, chosen=picked, cells=cells)
+
+
+if __name__ == "__main__":
+    main()
