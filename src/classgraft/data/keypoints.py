@@ -75,6 +75,11 @@ class Poses(Images):
             )
         partners(self.classes, self.pairs)
 
+    @cached_property
+    def partner(self) -> Tensor:
+        """The place of each keypoint's mirror image, int64 (K,), -1 where that is none of ``classes``."""
+        return partners(self.classes, self.pairs)
+
     def targets(
         self, index: Tensor, device: torch.device, augment: Augment = centre, seed: int = 0, epoch: int = 0
     ) -> Tensor:
@@ -91,7 +96,7 @@ class Poses(Images):
         rows = index.to(self.points.device)
         known = self.annotated[rows].to(device)
         points = placed(self.points[rows].to(device), inverse(affine), side, size)
-        points, known = swapped(points, known, mirroring(affine), partners(self.classes, self.pairs).to(device))
+        points, known = swapped(points, known, mirroring(affine), self.partner.to(device))
         known = known & ((points >= 0) & (points < size)).all(2)
         return torch.cat([torch.where(known[..., None], points, 0), known[..., None].to(points.dtype)], 2)
 
@@ -176,7 +181,7 @@ def mirroring(affine: Tensor) -> Tensor:
 
 
 def placed(points: Tensor, affine: Tensor, side: int, size: int) -> Tensor:
-    """Where maps (B, 2, 3) of places from -1 to 1 send points (B, K, 2), in pixels of squares of ``side`` and then of ``size``."""
+    """Where maps (B, 2, 3) of places from -1 to 1 send points (B, K, 2), in pixels of ``side`` before and ``size`` after."""
     places = 2 * points / side - 1
     # no matrix product: its precision may be reduced, and its rounding may depend on the batch
     sent = (affine[:, None, :, :2] * places[:, :, None]).sum(3) + affine[:, None, :, 2]
