@@ -66,7 +66,7 @@ PAIRS = tuple((NAMES[a], NAMES[b]) for a, b in MIRRORED)
 PREPARATION = Preparation(64, 64, (0.5,) * 3, (0.5,) * 3)
 ENCODER, WIDTH = "mobilenetv2_035", 32
 LABELLED, UNLABELLED = 300, 2500
-WHOLE, SCHEDULE = 25, 10
+WHOLE, SCHEDULE = 25, 15
 """Epochs over all faces; and once the schedule, in passes over the unlabelled ones."""
 RATIO = 2
 """Unlabelled faces for each annotated one."""
@@ -114,7 +114,7 @@ def cells() -> Iterator[Cell]:
 @cache
 def faces(part: str, short: bool) -> Poses:
     found = read(data() / "face_keypoints" / f"{part}.parquet", NAMES, PAIRS, PREPARATION)
-    return few(found, 90, 0)[0] if short else found
+    return few(found, 48, 0)[0] if short else found
 
 
 def few(poses: Poses, count: int, seed: int) -> tuple[Poses, Poses]:
@@ -203,7 +203,7 @@ def of_few(seed: int, times: int, short: bool) -> Locator:
 @cache
 def divided(seed: int, short: bool) -> tuple[Poses, Poses]:
     """The annotated faces, and of other persons those that are not (their points are there to measure labels by)."""
-    labelled, others = few(faces("train", short), 30 if short else LABELLED, seed)
+    labelled, others = few(faces("train", short), 16 if short else LABELLED, seed)
     free = others.some(UNLABELLED, seed)
     assert isinstance(free, Poses)
     return labelled, free
@@ -306,7 +306,7 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
     forget()
     return {
         "part": cell.part, "name": cell.name, "times": cell.times, "seed": seed, "test": errors(model, test), **found,
-        "n": len(test), "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
+        "n": len(test.consecutive()[0] if isinstance(model, Watcher) else test), "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

@@ -110,6 +110,14 @@ def test_what_a_person_annotated_is_never_overwritten() -> None:
     assert torch.equal(given.points, before)
 
 
+def test_images_in_which_nothing_is_annotated_are_labelled_too() -> None:
+    """All but one image are without any annotation; what is learnt is what there was to learn from all of them."""
+    given = faces(40, seed=5)
+    known = given.annotated & (torch.arange(40) == 3)[:, None]
+    found = PartExperts(confidence=0.0, recipe=QUICK).distill(experts(), finder(seed=3), replace(given, annotated=known))
+    assert measured(found, faces(30, seed=9)).mean < 0.2
+
+
 def test_what_experts_are_unsure_of_is_left_out() -> None:
     given = without_points(faces(40, seed=5, noise=40.0))
     method = PartExperts(confidence=0.0, recipe=replace(QUICK, epochs=1))

@@ -62,10 +62,10 @@ class PartExperts(Distiller[Locator]):
             raise InputError(
                 "part-experts learns from images with points (classgraft.data.keypoints) or without any label."
             )
-        master, learner, images = seated(teacher, student, images)
-        if isinstance(images, Poses):
-            agreeing(master, images)
-            agreeing(learner, images)
+        master, learner, _ = seated(teacher, student, images)
+        if isinstance(images, Poses) and images.classes:
+            agreeing(learner, agreeing(master, images))
+            images = images.named(master.classes)  # also those in which nothing is annotated: experts label everything
         told, augment = self.told(master, images), augmentation(self.recipe.augment)
         if not images.classes and not ((self.experts or self.maps) and bool(told.annotated.any())):
             raise InputError(
