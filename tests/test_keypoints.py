@@ -221,6 +221,9 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         read(good, ("a", "b", "c"), (), Preparation(8, 8))
     with pytest.raises(InputError, match="no column 'keypoints'"):
         read(written(tmp_path / "b.parquet", keypoints=None), ("a", "b"), (), Preparation(8, 8))
+    for odd in (["3.5"], 3.5):
+        with pytest.raises(InputError, match="store a list of numbers a row"):
+            read(written(tmp_path / "g.parquet", keypoints=[odd] * 3), ("a",), (), Preparation(8, 8))
     with pytest.raises(InputError, match="cannot be used"):
         read(written(tmp_path / "c.parquet", image=[{"bytes": b"no"}] * 3), ("a", "b"), (), Preparation(8, 8))
     with pytest.raises(InputError, match="holds no rows"):

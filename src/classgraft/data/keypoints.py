@@ -261,6 +261,10 @@ def _table(path: Path) -> dict[str, list[Any]]:
             names = file.schema_arrow.names
             if missing := [name for name in ("image", "keypoints") if name not in names]:
                 raise InputError(f"'{path}' has no column '{missing[0]}' (it has: {', '.join(names)}); add it.")
+            kind = file.schema_arrow.field("keypoints").type
+            lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+            if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+                raise InputError(f"'{path}': its column 'keypoints' holds {kind}; store a list of numbers a row.")
             columns = [name for name in ("image", "keypoints", "person", "frame") if name in names]
             found: dict[str, list[Any]] = file.read(columns=columns).to_pydict()
     except (OSError, pa.ArrowException) as error:
