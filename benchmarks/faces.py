@@ -304,9 +304,10 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
         RESULTS.mkdir(exist_ok=True)
         picture(of_few(seed, 1, short), divided(seed, short)[1]).save(RESULTS / "faces-looks.png")
     forget()
+    count = len(test.consecutive()[0] if isinstance(model, Watcher) else test)
     return {
         "part": cell.part, "name": cell.name, "times": cell.times, "seed": seed, "test": errors(model, test), **found,
-        "n": len(test.consecutive()[0] if isinstance(model, Watcher) else test), "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
+        "n": count, "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

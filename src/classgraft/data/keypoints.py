@@ -261,6 +261,8 @@ def _table(path: Path) -> dict[str, list[Any]]:
             names = file.schema_arrow.names
             if missing := [name for name in ("image", "keypoints") if name not in names]:
                 raise InputError(f"'{path}' has no column '{missing[0]}' (it has: {', '.join(names)}); add it.")
+            if not file.metadata.num_rows:
+                raise InputError(f"'{path}' holds no rows; give one with images.")
             kind = file.schema_arrow.field("keypoints").type
             lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
             if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
@@ -269,6 +271,4 @@ def _table(path: Path) -> dict[str, list[Any]]:
             found: dict[str, list[Any]] = file.read(columns=columns).to_pydict()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"'{path}' is not a readable parquet file; get it again.") from error
-    if not found["image"]:
-        raise InputError(f"'{path}' holds no rows; give one with images.")
     return found
