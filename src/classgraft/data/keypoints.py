@@ -246,8 +246,8 @@ def read(path: str | Path, classes: Sequence[str], pairs: Pairs, preparation: Pr
 
 def _before(persons: Sequence[Any], frames: Sequence[Any]) -> Tensor:
     """Of each row the row of the same person with the number before, or -1."""
-    if odd := next((frame for frame in frames if not str(frame).isdecimal()), None):
-        raise InputError(f"'{odd}' is no number of a frame; number the frames of a clip one after another.")
+    if odd := [frame for frame in frames if not str(frame).isdecimal()]:
+        raise InputError(f"'{odd[0]}' is no number of a frame; number the frames of a clip one after another.")
     keys = [(person, int(frame)) for person, frame in zip(persons, frames, strict=True)]
     rows = {key: row for row, key in enumerate(keys)}
     return torch.tensor([rows.get((person, frame - 1), -1) for person, frame in keys])
