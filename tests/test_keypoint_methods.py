@@ -114,7 +114,9 @@ def test_images_in_which_nothing_is_annotated_are_labelled_too() -> None:
     """All but one image are without any annotation; what is learnt is what there was to learn from all of them."""
     given = faces(40, seed=5)
     known = given.annotated & (torch.arange(40) == 3)[:, None]
-    found = PartExperts(confidence=0.0, recipe=QUICK).distill(experts(), finder(seed=3), replace(given, annotated=known))
+    found = PartExperts(confidence=0.0, recipe=QUICK).distill(
+        experts(), finder(seed=3), replace(given, annotated=known)
+    )
     assert measured(found, faces(30, seed=9)).mean < 0.2
 
 
