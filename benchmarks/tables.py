@@ -28,7 +28,7 @@ def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
              acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells, streets,
-             parity, unknown, speed)  # fmt: skip
+             faces, parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -576,6 +576,31 @@ def streets(found: dict[str, Any]) -> str:
         )
     head = ["method", "student", "parameters", "mIoU train", "mIoU test", "test pixels right", "seeds"]
     return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
+
+
+def faces(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/faces.py."""
+    if "faces" not in found:
+        return ""
+    result, sections = found["faces"], []
+    regions = ("all", "jaw and brows", "nose and eyes", "mouth")
+    titles = {"experts": "Experts of parts", "data": "Unlabelled faces", "video": "Frames of a video"}
+    for part, title in titles.items():
+        rows, lines = [row for row in result["rows"] if row["part"] == part], []
+        for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
+            draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
+            tested = [row["test"] for row in draws]
+            more = {"experts": [over(tested, region) for region in regions],
+                    "data": [str(times), over(tested, "all"), over(draws, "labels")],
+                    "video": [over(tested, "all"), *(over([row[worse] for row in draws], "all") for worse in
+                              ("blurred", "occluded")), over(draws, "motion")]}[part]  # fmt: skip
+            lines.append([name, *more, str(len(draws))])
+        head = {"experts": ["learns from", *regions], "data": ["learns from", "times the schedule", "error", "labels"],
+                "video": ["", "as they are", "blurred", "occluded", "motion"]}[part]  # fmt: skip
+        if lines:
+            sections.append(f"### {title}\n\n{grid([*head, 'seeds'], lines)}")
+    figure = "\n\n![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
+    return f"## Points of faces\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
 
 
 def temperature_plot(result: dict[str, Any]) -> str:

@@ -27,8 +27,8 @@ from classgraft import catalogue
 from classgraft.catalogue import Entry
 
 HERE = Path(__file__).resolve().parent
-PAGES = (("tutorial", "Tutorial"), ("choosing", "Which method"), ("methods/index", "Methods"),
-         ("detectors", "Detectors"), ("results", "Results"), ("speed", "Speed"), ("calibration", "Calibration"),
+PAGES = (("tutorial", "Tutorial"), ("choosing", "Which method"), ("methods/index", "Methods"), ("detectors", "Detectors"),
+         ("keypoints", "Keypoints"), ("results", "Results"), ("speed", "Speed"), ("calibration", "Calibration"),
          ("security", "Security"), ("architecture", "Architecture"), ("coverage", "Coverage"),
          ("contributing", "Contributing"), ("api", "API reference"), ("changelog", "Changelog"))  # fmt: skip
 VERBS = {
@@ -101,7 +101,8 @@ def method(entry: Entry) -> str:
         _marked(inspect.cleandoc(kind.__doc__ or "")),
         "",
     ]
-    lines += ["```sh", COMMANDS[entry.verb].format(entry.name), "```", ""]
+    if entry.targets == "classes":  # the others are used from Python alone
+        lines += ["```sh", COMMANDS[entry.verb].format(entry.name), "```", ""]
     if entry.verb == "extend":
         lines += ["## What it keeps", "", KEPT[kind.keeps], ""]  # type: ignore[attr-defined]
     rows = list(_fields(kind))

@@ -26,11 +26,13 @@ from torch import Tensor, nn
 
 from classgraft import catalogue
 from classgraft.data.images import Images, Task, joined
+from classgraft.data.keypoints import Poses
 from classgraft.data.scenes import Scenes
 from classgraft.errors import InputError
 from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
+from classgraft.models.keypoints import Locator, Watcher
 from classgraft.models.preparation import Preparation
 from classgraft.models.segmenter import Segmenter
 from classgraft.packing import Packed, packed, unpacked, without, words
@@ -48,6 +50,8 @@ DISTILLERS = [entry.name for entry in catalogue.ENTRIES if entry.verb == "distil
 """Those of detectors are held to the same by test_detection.py."""
 SEGMENTERS = {entry.name for entry in catalogue.ENTRIES if entry.targets == "masks"}
 """Distillers of networks that label every pixel."""
+POINTERS = {entry.name for entry in catalogue.ENTRIES if entry.targets == "keypoints"}
+"""Methods of networks that find keypoints."""
 FROZEN = ["glne", "glne-literal", "imprint", "rows"]
 """Methods that promise the old logits bit for bit."""
 STATISTICS = ["ncm", "slda", "fecam", "ranpac", "knn"]
@@ -102,10 +106,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "ict": FEW_EPOCHS,
     "remixmatch": FEW_EPOCHS,
     "data-distillation": {**FEW_EPOCHS, "views": 3, "threshold": 0.9},
+    "data-distillation-keypoints": FEW_EPOCHS,
     "kd": FEW_EPOCHS,
     "fitnets": FEW_EPOCHS,
     "similarity": {**FEW_EPOCHS, "soft": 1.0},
     "structured": {**FEW_EPOCHS, "nodes": 3, "holistic": 1.0, "critic_width": 4, "critic_lr": 0.01},
+    "part-experts": {**FEW_EPOCHS, "confidence": 0.0},
+    "video-pose": {**FEW_EPOCHS, "confidence": 0.0},
     "ranpac": {"width": 24},
     "knn": {"neighbours": 3},
 }
@@ -294,6 +301,14 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "ratio": 2,
         **RECIPE,
     },
+    "data-distillation-keypoints": {
+        "scales": (1.0, 1.25),
+        "mirrored": False,
+        "strength": 0.3,
+        "ratio": 2,
+        "spread": 0.7,
+        **RECIPE,
+    },
     "plain": {"linear_probe": 0.5, **RECIPE},
     "kd": {"share": 0.5, "temperature": 2.0, "squared": False, **RECIPE},
     "fitnets": {
@@ -315,6 +330,8 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         "critic_width": 3,
         **RECIPE,
     },
+    "part-experts": {"experts": 0.3, "maps": 0.3, "confidence": 0.5, "spread": 0.7, **RECIPE},
+    "video-pose": {"motion": 0.3, "confidence": 0.5, **RECIPE},
     "ncm": {"metric": "euclidean"},
     "slda": {"shrinkage": 1e-2},
     "fecam": {"power": 1.0, "gamma1": 2.0, "gamma2": 0.5, "shared": True},
@@ -473,12 +490,47 @@ def masked(images: Images) -> Images:
     return Scenes(**{**fields, "labels": 0 * images.labels}, masks=masks)
 
 
-def cast(name: str, teacher: Any, pupil: Any, images: Images) -> tuple[Any, Any, Images]:
-    """Teacher, student and images of the kind that the distiller works on, in the modes and of the classes given."""
+def pointing(classes: tuple[str, ...] = OLD, width: int = 4, seed: int = 0) -> Locator:
+    """A network that finds a point of each name."""
+    found = labelling(classes, width, seed)
+    return Locator(found.network, classes, MIRRORED).eval()
+
+
+def watching(classes: tuple[str, ...] = OLD) -> Watcher:
+    """A network that sees two frames."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        body = nn.Sequential(nn.Conv2d(6, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten())
+        return Watcher(body, 4 * 36, classes, MIRRORED, 8).eval()
+
+
+MIRRORED = (("ant", "bee"),)
+
+
+def pointed(images: Images) -> Poses:
+    """The images as frames that follow one another in a ring, in each of which the point of its class's name is annotated."""
+    count, kinds = len(images), len(images.classes)
+    places = torch.stack([3.0 + torch.arange(count) % 5 * 2, 4.0 + torch.arange(count) % 3 * 3], 1)
+    known = torch.arange(kinds) == images.labels[:, None]
+    fields = {field.name: getattr(images, field.name) for field in dataclasses.fields(Images)}
+    return Poses(
+        **{**fields, "labels": 0 * images.labels}, points=places[:, None].repeat(1, kinds, 1), annotated=known, pairs=MIRRORED,
+        before=torch.arange(count).roll(1),
+    )  # fmt: skip
+
+
+def cast(name: str, teacher: Any, pupil: Any, *images: Images) -> tuple[Any, ...]:
+    """Teacher, student and images of the kind that the method works on, in the modes and of the classes given."""
+    if name in POINTERS:
+        master = pointing(teacher.classes, 6).to(teacher.device).train(teacher.training)
+        own = watching(pupil.classes) if name == "video-pose" else pointing(pupil.classes, 4, 1)
+        if pupil is teacher:
+            own = master
+        return master, own.to(teacher.device).train(pupil.training), *map(pointed, images)
     if name not in SEGMENTERS:
-        return teacher, pupil, images
+        return teacher, pupil, *images
     master = labelling(teacher.classes, 6).to(teacher.device).train(teacher.training)
-    return master, labelling(pupil.classes, 4, 1).to(teacher.device).train(pupil.training), masked(images)
+    return master, labelling(pupil.classes, 4, 1).to(teacher.device).train(pupil.training), *map(masked, images)
 
 
 def made(name: str, **settings: Any) -> Any:
@@ -495,10 +547,11 @@ def made(name: str, **settings: Any) -> Any:
 
 def learnt(method: Any, model: Classifier, images: Images) -> Classifier:
     """What a trainer makes of a model, or a distiller or a self-trainer of a student whose teacher it is."""
+    name = next(entry.name for entry in catalogue.ENTRIES if entry.type == type(method).__name__)
     if isinstance(method, SelfTrainer):
-        return method.train(model, larger().to(model.device).train(model.training), images, unlabelled())
+        pupil = larger().to(model.device).train(model.training)
+        return method.train(*cast(name, model, pupil, images, unlabelled()))
     if isinstance(method, Distiller):
-        name = next(entry.name for entry in catalogue.ENTRIES if entry.type == type(method).__name__)
         return method.distill(*cast(name, model, student(), images))
     return method.train(model, images)
 
@@ -592,7 +645,7 @@ def test_training_changes_nothing_that_was_given(name: str) -> None:
 @selftrainers
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_self_training_changes_nothing_that_was_given(name: str, training: bool) -> None:
-    given = (trained().train(training), larger().train(training), photos(OLD), unlabelled())
+    given = cast(name, trained().train(training), larger().train(training), photos(OLD), unlabelled())
     before = bits(given)
     found = made(name).train(*given)
     assert bits(given) == before
@@ -605,14 +658,14 @@ def test_self_training_changes_nothing_that_was_given(name: str, training: bool)
 @selftrainers
 def test_the_model_may_be_its_own_student(name: str) -> None:
     model = trained()
-    assert sound(made(name).train(model, model, photos(OLD), unlabelled()), OLD)
+    assert sound(made(name).train(*cast(name, model, model, photos(OLD), unlabelled())), OLD)
 
 
 @selftrainers
 def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str) -> None:
     images = unlabelled()
     other = replace(images, labels=torch.arange(len(images)) % 3, classes=("x", "y", "z"))
-    found = [weights(made(name).train(trained(), larger(), photos(OLD), each)) for each in (images, other)]
+    found = [weights(made(name).train(*cast(name, trained(), larger(), photos(OLD), each))) for each in (images, other)]
     assert found[0] == found[1]
 
 
@@ -620,14 +673,16 @@ def test_what_stands_for_labels_of_unlabelled_images_is_not_looked_at(name: str)
 @pytest.mark.parametrize(("count", "free"), [(1, 6), (5, 1), (1, 1)])
 def test_self_training_works_from_few_images(name: str, count: int, free: int) -> None:
     one = unlabelled(free).subset(torch.arange(1)) if free == 1 else unlabelled(free)
-    assert sound(made(name).train(trained(), larger(), photos(OLD, count), one), OLD)
+    assert sound(made(name).train(*cast(name, trained(), larger(), photos(OLD, count), one)), OLD)
 
 
 @selftrainers
 def test_labels_of_self_training_count_in_the_order_of_the_images_own_classes(name: str) -> None:
     images = photos(OLD)
     turned = replace(images, labels=3 - images.labels, classes=OLD[::-1])
-    found = [weights(made(name).train(trained(), larger(), each, unlabelled())) for each in (images, turned)]
+    found = [
+        weights(made(name).train(*cast(name, trained(), larger(), each, unlabelled()))) for each in (images, turned)
+    ]
     assert found[0] == found[1]
 
 
@@ -863,10 +918,13 @@ TERMS = {
     "ict": {"labelled", "unlabelled"},
     "remixmatch": {"labelled", "unlabelled", "unmixed", "rotation"},
     "data-distillation": {"labelled", "unlabelled"},
+    "data-distillation-keypoints": {"labelled", "unlabelled"},
     "kd": {"hard", "soft"},
     "fitnets": {"hint", "class", "soft"},
     "similarity": {"class", "similarity", "soft"},
     "structured": {"class", "pixel", "pair", "holistic", "critic", "penalty"},
+    "part-experts": {"labels", "experts", "maps"},
+    "video-pose": {"pose", "motion"},
 }
 
 
@@ -875,7 +933,7 @@ def test_without_labels_every_term_that_is_left_has_a_gradient(name: str, monkey
     without = replace(photos(OLD), labels=torch.zeros(20, dtype=torch.int64), classes=())
     seen = spied(name, monkeypatch, lambda: learnt(made(name), trained(), without))
     assert not [term for term, strength in seen.items() if strength == 0]
-    assert seen.keys() == TERMS[name] - ({"hard", "class"} if name != "similarity" else set())
+    assert seen.keys() == TERMS[name] - ({"hard", "class", "labels"} if name != "similarity" else set())
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ class Entry:
     type: str
     summary: str
     targets: str = "classes"
-    """What its images are annotated with: "classes"; from Python alone "boxes" (``classgraft.detectors``) or "masks"
-    (``classgraft.models.segmenter``)."""
+    """What its images are annotated with: "classes"; from Python alone "boxes" (``classgraft.detectors``), "masks"
+    (``classgraft.models.segmenter``) or "keypoints" (``classgraft.models.keypoints``)."""
 
 
 ENTRIES = (
@@ -270,6 +270,14 @@ ENTRIES = (
         "DataDistillation",
         "what the model says of many views of an image, put together, is its label",
     ),
+    Entry(
+        "data-distillation-keypoints",
+        "self-train",
+        "classgraft.selftrainers.data_distillation_keypoints",
+        "KeypointDataDistillation",
+        "keypoints: maps of many views, mapped back and put together, are its labels (Python only)",
+        targets="keypoints",
+    ),
     Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
     Entry(
         "fitnets",
@@ -300,6 +308,22 @@ ENTRIES = (
         "StructuredDistillation",
         "networks that label every pixel: pixels, pairs of regions, whole maps (Python only)",
         targets="masks",
+    ),
+    Entry(
+        "part-experts",
+        "distill",
+        "classgraft.distillers.part_experts",
+        "PartExperts",
+        "keypoints: experts of parts label what nobody annotated (Python only)",
+        targets="keypoints",
+    ),
+    Entry(
+        "video-pose",
+        "distill",
+        "classgraft.distillers.video_pose",
+        "VideoPose",
+        "keypoints: two frames to the pose, and the motion, that a teacher sees in them (Python only)",
+        targets="keypoints",
     ),
 )
 
@@ -342,6 +366,8 @@ RANGES = {
     "neighbours": (1, math.inf),
     "nodes": (1, math.inf),
     "critic_width": (1, 1 << 16),
+    "scales": (0.1, 10),
+    "spread": (1e-3, math.inf),
     "seed": (0, 2**63 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""

@@ -97,6 +97,8 @@ def self_train(
     Raises:
         InputError: the student has other classes or takes its images prepared in another way.
     """
+    if (targets := catalogue.entry(method, "self-train").targets) != "classes":
+        raise InputError(f"'{method}' learns from {targets}, not from classes; call it from Python, or take fixmatch.")
     selftrainer, pupil = catalogue.selftrainer(method, settings), student or bundle
     if pupil.classes != bundle.classes or pupil.preparation != bundle.preparation:
         raise InputError("The student's classes and preparation differ from the model's; start it with those.")

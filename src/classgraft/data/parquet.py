@@ -30,7 +30,7 @@ def opened(paths: Sequence[Path]) -> Source:
     for path in paths:
         try:
             with pq.ParquetFile(path, memory_map=True) as file:
-                _check_size(file.metadata, path)
+                check_size(file.metadata, path)
                 kinds.append(_label_kind(file.schema_arrow, path))
                 given += file.read(columns=["label"])["label"].to_pylist()
                 sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -86,7 +86,7 @@ _reading = Lock()
 no lock of its own since Python 3.12)."""
 
 
-def _check_size(metadata: Any, path: Path) -> None:
+def check_size(metadata: Any, path: Path) -> None:
     """Refuse a table that would unpack to any size; nothing of it has been read yet."""
     if metadata.num_rows > path.stat().st_size:
         raise InputError(

@@ -12,15 +12,17 @@ from torch import Tensor
 from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.keypoints import Locator, Watcher
 from classgraft.models.segmenter import Segmenter
 from classgraft.models.stages import Tapped
 from classgraft.training.answers import REMEMBERED, answers, asked
 from classgraft.training.loop import Batch
 
-Network = TypeVar("Network", Classifier, Segmenter)
+Teacher = TypeVar("Teacher", Classifier, Segmenter, Locator)
+Student = TypeVar("Student", Classifier, Segmenter, Locator, Watcher)
 
 
-def seated(teacher: Network, student: Network, images: Images) -> tuple[Network, Network, Images]:
+def seated(teacher: Teacher, student: Student, images: Images) -> tuple[Teacher, Student, Images]:
     """A frozen copy of the teacher, a copy of the student whose weights are all free, and the images.
 
     Labels are places in the teacher's classes; unlabelled images have no classes.
