@@ -183,7 +183,13 @@ def main() -> None:
                 started = time.perf_counter()
                 task = row(draw)
                 grown = extender("glne", {"seed": seed}).extend(model, None, task).cpu()
-                cell = {"name": name, "shots": shots, "seed": seed, "images": len(task.train), "right": draw.right(task)}
+                cell = {
+                    "name": name,
+                    "shots": shots,
+                    "seed": seed,
+                    "images": len(task.train),
+                    "right": draw.right(task),
+                }
                 cell |= {"seconds": time.perf_counter() - started}
                 found = measure(base, replace(base, model=grown), test)
                 cells.append(cell | {key: found[key] for key in KEPT})

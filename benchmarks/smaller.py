@@ -78,10 +78,7 @@ def flowers(seed: int, short: bool) -> Shrunk:
     photos = api.images_of(open_source(data() / "flowers" / "train"), start.preparation)
     grown = api.extend(start, photos.shots(1, seed) if short else photos, method="glne", seed=seed)
     grown.model.to(device())
-    old, new = (
-        api.labelled(grown, [data() / name])
-        for name in ("imagenet_probe/test.parquet", "flowers/test")
-    )
+    old, new = (api.labelled(grown, [data() / name]) for name in ("imagenet_probe/test.parquet", "flowers/test"))
     if short:
         old, new = old.subset(torch.arange(0, len(old), 100)), new.subset(torch.arange(0, len(new), 30))
         photos = photos.shots(1, seed)

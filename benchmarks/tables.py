@@ -425,7 +425,17 @@ def enrich(found: dict[str, Any]) -> str:
                 right = over([c for c in draws if c["right"] is not None], "right")
                 figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]
                 lines.append([row, str(shots), *figures, right, str(len(draws))])
-            head = ["learnt from", "photos a class", "images", "old", "new", "harmonic", "regret", "named right", "draws"]
+            head = [
+                "learnt from",
+                "photos a class",
+                "images",
+                "old",
+                "new",
+                "harmonic",
+                "regret",
+                "named right",
+                "draws",
+            ]
             n = found[name]["n"]
             sections.append(f"### {title}\n\n{n['old']} old images, {n['new']} new ones.\n\n{grid(head, lines)}")
     if not sections:
@@ -440,7 +450,9 @@ def few(found: dict[str, Any]) -> str:
     for name, title in (("few-cifar10", "CIFAR-10"), ("few-flowers", "Ten flowers, ImageNet body")):
         if name in found:
             result, lines = found[name], []
-            for shots, row in sorted(dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]):
+            for shots, row in sorted(
+                dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]
+            ):
                 draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
                 lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
             table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines)

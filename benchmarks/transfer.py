@@ -112,7 +112,9 @@ def main() -> None:
                 for rate in rates:
                     if not found(tried, way=way, shots=shots, seed=seed, rate=rate):
                         model = taught(way, learnt, rate, seed, steps, given.short)
-                        tried.append({"way": way, "shots": shots, "seed": seed, "rate": rate, "held": right(model, held)})
+                        tried.append(
+                            {"way": way, "shots": shots, "seed": seed, "rate": rate, "held": right(model, held)}
+                        )
                         forget()
                         save()
             for seed in todo:
@@ -122,7 +124,10 @@ def main() -> None:
                 model = taught(way, cifar("train").of(others).shots(shots, seed), best, seed, steps, given.short)
                 seconds = time.perf_counter() - started
                 row = {"way": way, "shots": shots, "seed": seed, "rate": best, "classes": others, "seconds": seconds}
-                row |= {"accuracy": right(model, test.of(others)), "body": right(base(seed, given.short).model, test.of(own))}
+                row |= {
+                    "accuracy": right(model, test.of(others)),
+                    "body": right(base(seed, given.short).model, test.of(own)),
+                }
                 rows.append(row)
                 print(row, flush=True)
                 forget()

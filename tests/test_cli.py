@@ -242,7 +242,8 @@ def test_methods_are_listed_each_on_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["import", "extend", "evaluate", "predict", "report", "undo", "remove", "rename", "merge", "demo", "latent"]
+    "command",
+    ["import", "extend", "evaluate", "predict", "report", "undo", "remove", "rename", "merge", "demo", "latent"],
 )
 def test_every_command_says_what_it_takes(command: str) -> None:
     assert f"Usage: classgraft {command}" in done(command, "--help").out

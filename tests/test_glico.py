@@ -222,7 +222,9 @@ def test_the_page_shows_the_way_between_two_images_of_each_class_and_the_point_o
     assert page == of_latent(bundle, known, settings, command="classgraft latent")
     assert page.count("data:image/jpeg") == 3 * (len(WAYS) + 2)
     assert page.count('class="dot ') == 2 * (len(known) + 3)  # of glico and of glo, with a key each
-    assert all(word in page for word in ("glo (no class loss)", "another of its class", "classgraft latent", "&lt;b&gt;ant"))
+    assert all(
+        word in page for word in ("glo (no class loss)", "another of its class", "classgraft latent", "&lt;b&gt;ant")
+    )
     assert "<b>ant" not in page
     with pytest.raises(InputError, match="give two at least"):
         of_latent(bundle, known.subset(torch.tensor([0])), settings)

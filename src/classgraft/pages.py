@@ -90,9 +90,7 @@ def of_demonstration(story: Story, command: str) -> str:
     return _page(chosen.bundle, rows, old, chosen.logits, story.test.labels, picture, [], command)
 
 
-def of_latent(
-    bundle: Bundle, images: Images, settings: Mapping[str, Any] | None = None, *, command: str = ""
-) -> str:
+def of_latent(bundle: Bundle, images: Images, settings: Mapping[str, Any] | None = None, *, command: str = "") -> str:
     """The page of what ``glico`` learns of a few images: pictures between two of each class, and its points by class.
 
     The same images, bundle, settings and seed give ``train`` by ``glico`` the same generator. GLO, which does without the
@@ -122,8 +120,12 @@ def of_latent(
             (word, [(x, y) for (x, y), label in zip(place, labels, strict=True) if label == k])
             for k, word in enumerate(known.classes)
         ]
-        shown = plots.scatter([group for group in groups if group[1]], f"Points of {name}", ("first axis", "second axis"))
-        drawings.append((f"The point of each image, by {name}, on the two axes along which the points differ most.", shown))
+        shown = plots.scatter(
+            [group for group in groups if group[1]], f"Points of {name}", ("first axis", "second axis")
+        )
+        drawings.append(
+            (f"The point of each image, by {name}, on the two axes along which the points differ most.", shown)
+        )
     what = (
         f"From {len(known)} images of {len(known.classes)} classes, {method.drawing} steps. In training a picture lies up to"
         f" {method.reach:g} of the way from an image's point to that of another image of its class."
