@@ -130,11 +130,11 @@ def places(images: Images) -> list[Any]:
     return [int(row[1]) if row else name for row, name in zip(rows, images.names, strict=True)]
 
 
-def pictures(known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
-    """A page's worth: pictures along great circles (a PNG), and the points of GLICO and of GLO by class."""
+def pictures(of: str, known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[str, Any]:
+    """Pictures along great circles (PNG files under docs/), and the points of GLICO and of GLO by class."""
     from torchvision.utils import save_image
 
-    maps: dict[str, Any] = {"labels": known.labels.tolist()}
+    maps: dict[str, Any] = {"labels": known.labels.tolist(), "classes": known.classes}
     for name, strength in (("glico", 1.0), ("glo", 0.0)):
         method = GLICO(strength=strength, drawing=20 if short else 2000, recipe=chosen)
         latent = method.learnt(start.model, known, len(known.classes))
@@ -145,7 +145,8 @@ def pictures(known: Images, start: Bundle, chosen: Recipe, short: bool) -> dict[
         real = known.raw(first.cpu(), torch.device("cpu"))
         grid = torch.cat([real[:, None], rows, known.raw(second.cpu(), torch.device("cpu"))[:, None]], 1)
         if not short:
-            save_image(grid.flatten(0, 1), RESULTS / f"few-{name}.png", nrow=grid.shape[1])
+            docs = RESULTS.parents[1] / "docs"
+            save_image(grid.flatten(0, 1), docs / f"few-{of}-{name}.png", nrow=grid.shape[1])
     return maps
 
 
@@ -197,7 +198,7 @@ def main() -> None:
             save()
     if "maps" not in kept or given.short:
         known = train.shots(10, seeds[0])
-        kept["maps"] = pictures(known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
+        kept["maps"] = pictures(given.only, known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
         save()
 
 

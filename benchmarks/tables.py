@@ -27,12 +27,15 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
-             acwod, distillation, smaller, transfer, few, unlabelled, der, masks, replay, attention, dropout, cells, streets,
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells, streets,
              parity, unknown, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
         pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
+    for name in ("few-cifar10", "few-flowers"):
+        for kind in ("glico", "glo") if found.get(name, {}).get("maps") else ():
+            pages[ROOT / "docs" / f"{name}-{kind}.svg"] = latent_plot(found[name]["maps"], kind)
     for name in ("cifar", "tiny"):
         if f"memories-{name}" in found:
             pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
@@ -456,12 +459,42 @@ def few(found: dict[str, Any]) -> str:
                 draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
                 lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
             table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines)
+            drawn = "\n\n".join(
+                f"{words}: the points of ten images a class, and pictures on the way from one image of a class to another."
+                f"\n\n![Points]({name}-{kind}.svg)\n\n![Pictures]({name}-{kind}.png)"
+                for kind, words in (("glico", "GLICO"), ("glo", "GLO, without the class loss"))
+                if result.get("maps")
+            )
             n = result["n"]["test"]
-            sections.append(f"### {title}\n\n{n:,} test images.\n\n{table}\n\n{basis(result)}")
+            sections.append(f"### {title}\n\n{n:,} test images.\n\n{table}\n\n{drawn}\n\n{basis(result)}")
     if not sections:
         return ""
     what = next(found[name]["what"] for name in ("few-cifar10", "few-flowers") if name in found)
     return f"## Few labelled images and nothing else\n\n{what}\n\n" + "\n\n".join(sections)
+
+
+def latent_plot(maps: dict[str, Any], kind: str) -> str:
+    """The points of images by class, on the two axes along which they differ most."""
+    groups = [
+        (name, [(x, y) for (x, y), label in zip(maps[kind], maps["labels"], strict=True) if label == k])
+        for k, name in enumerate(maps["classes"])
+    ]
+    return alone(plots.scatter(groups, f"Points of {kind}", ("first axis", "second axis")))
+
+
+def moons(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/moons.py."""
+    if "moons" not in found:
+        return ""
+    result, lines = found["moons"], []
+    for row in dict.fromkeys(r["row"] for r in result["rows"]):
+        draws = [r for r in result["rows"] if r["row"] == row]
+        lines.append([row, over(draws, "accuracy"), str(len(draws))])
+    words = ", ".join(line[0] for line in lines)
+    return (
+        f"## Two moons\n\n{result['what']}\n\n{grid(['row', 'accuracy', 'seeds'], lines)}\n\n"
+        f"![Boundaries, row by row: {words}](moons.png)\n\n{basis(result)}"
+    )
 
 
 def unlabelled(found: dict[str, Any]) -> str:
