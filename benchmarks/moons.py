@@ -80,7 +80,7 @@ def drawn(model: Classifier, known: Images, free: Images) -> Image.Image:
     for part, size in ((free, 1), (known, 5)):
         for (px, py), label in zip(part.pixels.flatten(1).tolist(), part.labels.tolist(), strict=True):
             left, top = SCALE * (px - WIDE[0]), SCALE * (HIGH[1] - py)
-            fill = tuple(COLOURS[label]) if size > 1 else (90, 90, 90)
+            fill = tuple(COLOURS[label].tolist()) if size > 1 else (90, 90, 90)
             pen.ellipse((left - size, top - size, left + size, top + size), fill=fill, outline=(0, 0, 0) if size > 1 else None)
     return image
 
