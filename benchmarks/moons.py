@@ -81,7 +81,8 @@ def drawn(model: Classifier, known: Images, free: Images) -> Image.Image:
         for (px, py), label in zip(part.pixels.flatten(1).tolist(), part.labels.tolist(), strict=True):
             left, top = SCALE * (px - WIDE[0]), SCALE * (HIGH[1] - py)
             fill = tuple(COLOURS[label].tolist()) if size > 1 else (90, 90, 90)
-            pen.ellipse((left - size, top - size, left + size, top + size), fill=fill, outline=(0, 0, 0) if size > 1 else None)
+            edge = (0, 0, 0) if size > 1 else None
+            pen.ellipse((left - size, top - size, left + size, top + size), fill=fill, outline=edge)
     return image
 
 
@@ -99,7 +100,8 @@ def main() -> None:
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         free, test = some(400, 10 + seed), some(2000, 1000 + seed)
         known, hidden = some(200, 100 + seed).shots(3, seed), replace(free, labels=torch.zeros_like(free.labels))
-        recipe = Recipe(2 if given.short else 120, 6, lr=0.05, weight_decay=1e-3, milestones=(), augment="none", seed=seed)
+        epochs = 2 if given.short else 120
+        recipe = Recipe(epochs, 6, lr=0.05, weight_decay=1e-3, milestones=(), augment="none", seed=seed)
         for name, method in methods(recipe).items():
             if (name, seed) in done and (seed or given.short):
                 continue  # those of the first seed are run again for the picture
