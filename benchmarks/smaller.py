@@ -4,8 +4,8 @@
     python benchmarks/smaller.py --only der --seeds 0
     python benchmarks/smaller.py --short           # does it run at all
 
-Flowers: the ImageNet MobileNetV2 with ten flowers grafted on (``glne``, 20 photos each) is distilled into a MobileNetV3 of under
-half its weights, fresh, on 10,000 images of Tiny-ImageNet and the flowers' photos, ten times each, all without labels;
+Flowers: the ImageNet MobileNetV2 with ten flowers grafted on (``glne``, 20 photos each) is distilled into a MobileNetV3 of
+under half its weights, fresh, on 10,000 images of Tiny-ImageNet and the flowers' photos, ten times each, all without labels;
 old classes are measured on the probe, new ones on the test flowers. DER: a ResNet-20 of five CIFAR-10 classes, grown by the
 other five into two bodies side by side, is distilled into one fresh ResNet-20, on what was at hand at its extension (500
 exemplars and the new images, labelled) or on 25,000 images of Tiny-ImageNet; labels alone is the control. Recipes were fixed
