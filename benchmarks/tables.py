@@ -86,10 +86,14 @@ def parity(found: dict[str, Any]) -> str:
     """Every export format beside the bundle."""
     if "parity" not in found:
         return ""
-    lines, models = [], found["parity"]["models"]
+    lines, models, refused = [], found["parity"]["models"], ""
     for name, formats in models.items():
         for form, row in formats.items():
             line = [name, form]
+            if "refused" in row:
+                lines.append([*line, *["-"] * 7])
+                refused = row["refused"]
+                continue
             for part in ("old", "new"):
                 line += [
                     f"{row[part]['images']}",
@@ -102,8 +106,9 @@ def parity(found: dict[str, Any]) -> str:
         head += [f"{part}, n", f"{part}: largest difference of a probability", f"{part}: same top class, %"]
     return f"""## Exports beside the bundle
 
-Looked at through the tool that each format is for. `glne`: ten flowers on the ImageNet MobileNetV2, the ImageNet probe and the
-test flowers. `der` (pruned) and `piggyback`: ten Tiny-ImageNet classes on a CIFAR-10 ResNet-20, test images of both.
+Ten flowers on the ImageNet MobileNetV2 by three methods; old images are the ImageNet probe's, new ones the test flowers, looked
+at through the tool that each format is for.
+{f"A dash: the export is refused, saying *{refused}*" if refused else ""}
 
 {grid([*head, "MiB"], lines)}
 
