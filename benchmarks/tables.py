@@ -332,8 +332,7 @@ def acwod(found: dict[str, Any]) -> str:
         f" {n['base a class']} images of each original class, extended with the other classes of the hundred from"
         f" {n['photos a class']} images of each and none of the original ones; {n['test']} test images. Epsilon was chosen on"
         f" {n['held']} held-out training images by the accuracy over all classes. `finetune` keeps nothing on purpose;"
-        f" `joint` sees {n['photos a class']} images of each original class too, ten times as often as the others see theirs;"
-        " that is still too short for it to learn the new ones.\n\n"
+        f" `joint` sees {n['photos a class']} images of each original class too, ten times as often as the others see theirs.\n\n"
         "The poster's claims: best epsilon is linear in the share, as far as a grid of six values can tell (R squared below)."
         " That it grows with the layers that learn, or shrinks with constraints, is not seen: the slopes are alike.\n\n"
     )
@@ -865,7 +864,8 @@ def flowers_memory(found: dict[str, Any]) -> str:
     return (
         f"## Flowers, with a memory and without\n\n{result['what'][0].upper()}{result['what'][1:]}: {n['old']} old"
         f" images, one of each of {n['old']} classes; {n['old test']} other images measure the old classes. Methods that move"
-        f" the body had one draw.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
+        " the body had one draw. `joint` learns from one image of half of the old classes, over and over, and unlearns the"
+        " others: it needs old images in number.\n\n" + grid(head, lines) + f"\n\n{basis(result)}"
     )
 
 
