@@ -332,7 +332,8 @@ def acwod(found: dict[str, Any]) -> str:
         f" {n['base a class']} images of each original class, extended with the other classes of the hundred from"
         f" {n['photos a class']} images of each and none of the original ones; {n['test']} test images. Epsilon was chosen on"
         f" {n['held']} held-out training images by the accuracy over all classes. `finetune` keeps nothing on purpose;"
-        f" `joint` sees {n['photos a class']} images of each original class too, ten times as often as the others see theirs.\n\n"
+        f" `joint` sees {n['photos a class']} images of each original class too, ten times as often as the others see"
+        " theirs.\n\n"
         "The poster's claims: best epsilon is linear in the share, as far as a grid of six values can tell (R squared below)."
         " That it grows with the layers that learn, or shrinks with constraints, is not seen: the slopes are alike.\n\n"
     )
