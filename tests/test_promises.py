@@ -201,7 +201,7 @@ def test_a_promise_of_bits_that_moved_is_found() -> None:
 
 @pytest.mark.parametrize("stated", [[32, 32], None, [], ["a", "b"], 3, {}])
 def test_an_agreement_that_is_not_there_is_found(stated: Any, place: Path) -> None:
-    done("extend", "base", "new", "--out", "tuned", "--method", "finetune", "--set", "epochs=30", "--set", "lr=30.0")
+    done("extend", "base", "new", "--out", "tuned", "--method", "finetune", "--set", "epochs=30", "--set", "lr=0.1")
     lines = (place / "tuned/history.jsonl").read_text("utf-8").splitlines()
     event = json.loads(lines[-1])
     assert event["promise"]["agreement"][0] < 30
