@@ -917,7 +917,11 @@ def speed(found: dict[str, Any]) -> str:
     if not parts:
         return ""
     return "\n\n".join(
-        ["## Speed", *parts, *filter(None, [part(found) for part in (bare, agreement, streaming, growth, kills)])]
+        [
+            "## Speed",
+            *parts,
+            *filter(None, [part(found) for part in (bare, agreement, looking, streaming, growth, kills)]),
+        ]
     )
 
 
@@ -1009,6 +1013,21 @@ def streaming(found: dict[str, Any]) -> str:
     return (
         f"### Streaming\n\n{result['what'][0].upper()}{result['what'][1:]}.{peak}\n\n"
         + grid(["what", "images a second", "of the rate in memory"], lines)
+        + f"\n\n{basis(result)}"
+    )
+
+
+def looking(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/looking.py."""
+    if "looking" not in found:
+        return ""
+    result = found["looking"]
+    first = next(iter(result["medians"]))
+    lines = [[name, f"{rate:.0f}", f"{result['ratios'][name][first]:.2f}"] for name, rate in result["medians"].items()]
+    return (
+        f"### Looking\n\n{result['what'][0].upper()}{result['what'][1:]}; medians of {result['n']} rounds, each turn a process"
+        f" of its own, {result['threads']} threads.\n\n"
+        + grid(["what", "images a second", "of the first"], lines)
         + f"\n\n{basis(result)}"
     )
 
