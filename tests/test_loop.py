@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_stops_the_run_after_its_epoch() -> None:
         odd = logits.detach().square().sum() * (math.inf if batch.epoch else 1)
         return {"class": F.cross_entropy(logits, batch.targets), "odd": odd}
 
-    with pytest.raises(InputError, match=r"learning: the loss 'odd' is inf after 2 epochs; lower the learning rate"):
+    with pytest.raises(InputError, match=r"learning: the loss 'odd' is inf in epoch 2; lower the learning rate"):
         fit(model, objective, images(), RECIPE, "learning")
     assert set(looked) == {0, 1}
 

@@ -252,6 +252,16 @@ def test_many_classes_name_the_most_changed() -> None:
     assert "All 60 old classes" in text
 
 
+def test_of_many_classes_those_that_stayed_the_same_get_no_line() -> None:
+    for moved in (0, 2):
+        classes = tuple(ClassResult(f"class {k}", 10, 0.5, 0.6 if k < moved else 0.5) for k in range(60))
+        text = render(replace(bare(), old_classes=classes))
+        assert re.findall(r'<bdi class="name" title="([^"]+)">', text) == [f"class {k}" for k in range(moved)]
+        assert ("The 2 most changed" in text, "most changed" in text) == (bool(moved), bool(moved))
+        assert f"{60 - moved} stayed the same" in " ".join(Page(text).words.split())
+        assert "All 60 old classes" in text
+
+
 def test_folding_keeps_every_image_and_the_classes_mistaken_across_the_line() -> None:
     counts = 5 * torch.eye(100, dtype=torch.int64)
     counts[70, 97], counts[98, 3] = 4, 2

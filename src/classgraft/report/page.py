@@ -183,12 +183,13 @@ class _Group:
 
     @property
     def named(self) -> tuple[ClassResult, ...]:
-        """The classes that get a line each."""
+        """The classes that get a line each; of many, those that changed, if it is told which did."""
         if len(self.rows) <= LISTED:
             return self.rows
         if not self.changes:
             return self.rows[:NAMED]
-        return tuple(sorted(self.rows, key=lambda row: -abs(_change(row) or 0.0))[:NAMED])
+        changed = [row for row in self.rows if _change(row)]
+        return tuple(sorted(changed, key=lambda row: -abs(_change(row) or 0.0))[:NAMED])
 
     @property
     def median(self) -> float:

@@ -131,7 +131,7 @@ def _epochs(
         means = {name: total / at.batch for name, total in _numbers(at.sums).items()}
         if lost := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise InputError(
-                f"{what}: the loss '{lost[0]}' is {means[lost[0]]} after {at.epoch + 1} epochs; lower the learning rate"
+                f"{what}: the loss '{lost[0]}' is {means[lost[0]]} in epoch {at.epoch + 1}; lower the learning rate"
                 f" (lr, now {recipe.lr:g})."
             )
         at.epochs.append(means)
