@@ -23,7 +23,6 @@ from speed import before, method, stream
 from classgraft.training.answers import answers
 from classgraft.training.engine import engine, has_bf16
 
-
 ROWS = {
     "finetune": ("finetune", 0.0),
     "lwf": ("lwf", 0.0),
