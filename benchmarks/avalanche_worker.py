@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torchvision
 from avalanche.benchmarks import nc_benchmark
+from avalanche.models import IncrementalClassifier
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, SupervisedPlugin
 from avalanche.training.supervised import Naive
 from PIL import Image
@@ -69,6 +70,8 @@ def main() -> None:
     given = torch.load(path)
     torch.manual_seed(seed)
     model = nets.build(network, given["classes"])
+    if given["grows"]:
+        model.linear = IncrementalClassifier(model.linear.in_features, given["classes"] // given["experiences"])
     last = [transforms.ToTensor(), transforms.Normalize(given["mean"], given["std"])]
     crops = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     count = given["experiences"]
@@ -97,7 +100,7 @@ def main() -> None:
     for experience in stream[: count - 1]:
         strategy.train(experience, num_workers=workers)
     fisher = []
-    for _ in range(3 if method == "ewc" else 0):
+    for _ in range(3 if method == "ewc" and not given["grows"] else 0):
         started = time.perf_counter()
         ewc.compute_importances(
             model, torch.nn.CrossEntropyLoss(), optimizer, stream[0].dataset, "cpu", batch_size, workers

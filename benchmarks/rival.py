@@ -38,6 +38,8 @@ class Job:
     lr: float = 0.05
     strength: float = 100.0
     """Of EWC, as ours counts it."""
+    grows: bool = False
+    """Whether the rival's head gets its rows as classes come; else it has them all from the start, which is cheaper."""
 
 
 def job(count: int, **settings: Any) -> Job:
@@ -91,7 +93,7 @@ def worker(
             {"pixels": job.train.pixels, "labels": job.train.labels, "classes": len(job.train.classes),
              "test": job.test.pixels, "test labels": job.test.labels, "mean": preparation.mean,
              "std": preparation.std, "lr": job.lr, "strength": job.strength,
-             "experiences": job.experiences}, path,
+             "experiences": job.experiences, "grows": job.grows}, path,
         )  # fmt: skip
         numbers = map(str, (job.batch_size, workers, seed, first_epochs, epochs))
         script = str(Path(__file__).with_name("avalanche_worker.py"))

@@ -124,14 +124,17 @@ def check_place(folder: str | Path) -> None:
     """Refuse a folder that ``save`` would refuse, before the work is done.
 
     Raises:
-        InputError: it holds something else.
+        InputError: it holds something else, or cannot be read.
     """
     folder = Path(folder)
-    recover(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
-    with held(folder, shared=True):  # or a bundle that is being replaced at this moment may look like none
-        taken = folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder)
+    try:
+        recover(folder)
+        with held(folder, shared=True):  # or a bundle that is being replaced at this moment may look like none
+            taken = folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder)
+    except OSError as error:
+        raise InputError(f"'{folder}' cannot be read ({error.strerror}); name another folder.") from error
     if taken:
         raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
 

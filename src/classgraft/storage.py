@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from classgraft.errors import InputError
 
 PATIENCE = 20.0
@@ -40,6 +42,7 @@ def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator
         fresh, lock = _fresh(folder)
     except OSError as error:
         raise InputError(f"Nothing can be written beside {folder} ({error.strerror}); choose another place.") from error
+    state = "the earlier content is untouched"
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -54,14 +57,15 @@ def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator
             if folder.exists():
                 folder.rename(aside)
             fresh.rename(folder)
+            state = "the new content is in its place, but may not outlast a power cut; save it again"
             flush(folder.parent)
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno is None:
             raise
-        raise InputError(
-            f"{folder} could not be written ({error.strerror}); the earlier content is untouched."
-        ) from error
+        raise InputError(f"{folder} could not be written ({error.strerror}); {state}.") from error
+    except SafetensorError as error:  # what it says of a full disk
+        raise InputError(f"{folder} could not be written ({error}); {state}.") from error
     finally:
         recover(folder)
         shutil.rmtree(fresh, ignore_errors=True)
