@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Kept:
     place: Path
     kept: Path
     """The place as it is with the old content."""
+    refused: frozenset[str] = frozenset({"old"})
+    """What may be there after an error; either content of a journal is one to go on from."""
 
     def reset(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
@@ -106,7 +108,7 @@ def journals(folder: Path) -> Kept:
     def put(name: str) -> Callable[[], None]:
         return lambda: sealed.write(path, contents[name])
 
-    return _kept(put("old"), put("new"), which, place)
+    return replace(_kept(put("old"), put("new"), which, place), refused=frozenset({"old", "new"}))
 
 
 def _kept(old: Callable[[], None], new: Callable[[], None], which: Callable[[], str], place: Path) -> Kept:
@@ -141,7 +143,13 @@ def verdict(kept: Kept, code: int) -> str:
         there = kept.which()
     except Exception as error:
         return f"cannot be read: {error}"
-    allowed = {0: {"new"}, KILLED: {"old", "new"}, -signal.SIGKILL: {"old", "new"}, SAID: {"old"}, IN_PLACE: {"new"}}
+    allowed = {
+        0: {"new"},
+        KILLED: {"old", "new"},
+        -signal.SIGKILL: {"old", "new"},
+        SAID: kept.refused,
+        IN_PLACE: {"new"},
+    }
     if there not in allowed.get(code, set()):
         return f"{there} after code {code}"
     kept.new()
