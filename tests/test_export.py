@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,3 +286,33 @@ def test_pictures_may_lie_in_folders_or_flat(place: Path) -> None:
     bundle = classgraft.load("base")
     assert len(classgraft.api.pictures(bundle, "new")) == 6
     assert len(classgraft.api.pictures(bundle, photos(place / "p", ["red"]) / "red")) == 3
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_export import grown
+import classgraft
+bundle = grown("mobilenetv2_035")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+for format in ("bundle", *sys.argv[3:]):
+    out = Path(sys.argv[2], format)
+    try:
+        classgraft.save(bundle, out) if format == "bundle" else classgraft.export(bundle, format, out)
+        print(format, "was written")
+    except classgraft.InputError as error:
+        print(format, out.exists(), "could not be written" in str(error))
+"""
+
+
+def test_a_write_that_really_fails_is_refused_in_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("onnxruntime")
+    arguments = [str(Path(__file__).parent), str(tmp_path / "to"), *FORMATS]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULL, *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert ran.stdout.splitlines() == [f"{format} False True" for format in ("bundle", *FORMATS)], ran.stderr
+    assert not any((tmp_path / "to").iterdir())

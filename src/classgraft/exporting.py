@@ -6,6 +6,7 @@ What was written is opened again by the tool it is for and asked about the same 
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 from collections.abc import Callable
@@ -226,7 +227,9 @@ def _graph(bundle: Bundle) -> torch.export.ExportedProgram:
 def _torch_export(bundle: Bundle, folder: Path) -> Run:
     words = json.dumps(description(bundle), ensure_ascii=False, indent=1)
     (folder / "model.json").write_text(words, "utf-8")
-    torch.export.save(_graph(bundle), folder / "model.pt2", extra_files={"model.json": words})
+    packed = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+    torch.export.save(_graph(bundle), packed, extra_files={"model.json": words})
+    (folder / "model.pt2").write_bytes(packed.getbuffer())
     return torch.export.load(folder / "model.pt2").module()
 
 
