@@ -28,7 +28,7 @@ def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
              acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells,
-             streets, faces, parity, unknown, speed)  # fmt: skip
+             streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     if "acwod" in found:
@@ -132,6 +132,57 @@ which was chosen on other images. No threshold is set.
 {grid(["score", *sets], rows)}
 
 {basis(result)}"""
+
+
+def broken(found: dict[str, Any]) -> str:
+    """Mutated inputs, and faults while something is saved."""
+    parts = []
+    if "fuzz" in found:
+        counts = found["fuzz"]["counts"]
+        kinds: dict[str, list[int]] = {}
+        for name, count in counts.items():
+            kind = name.partition(":")[0] + (", sealed anew" if name.endswith("sealed anew") else "")
+            row = kinds.setdefault(kind, [0, 0, 0])
+            for place, more in enumerate((1, count["inputs"], count["failures"])):
+                row[place] += more
+        lines = [[kind, *(f"{number:,}" for number in row)] for kind, row in kinds.items()]
+        lines.append(["all", *(f"{sum(row[place] for row in kinds.values()):,}" for place in range(3))])
+        parts.append(
+            "Inputs mutated at random, under a memory limit. A failure would be anything but work done or a clear sentence:"
+            " another exception, 20 seconds, memory, a file changed that was not named. Sealed anew: with checksums that"
+            f" fit.\n\n{grid(['input', 'files', 'tried', 'failures'], lines)}\n\n{basis(found['fuzz'])}"
+        )
+    if "faults" in found:
+        rows = found["faults"]["rows"]
+        lines = [[row["what"], row["fault"], f"{row['injected']:,}", str(row["failures"])] for row in rows]
+        lines.append(["all", "", *(f"{sum(row[key] for row in rows):,}" for key in ("injected", "failures"))])
+        parts.append(
+            "Faults while it is saved. A failure would be a content that is neither the earlier nor the new one, whole; an"
+            " error that is no sentence or says wrongly which of them is there; a next save that does not succeed. So a"
+            f" failure would be a file lost.\n\n{grid(['what', 'fault', 'injected', 'failures'], lines)}"
+            f"\n\n{basis(found['faults'])}"
+        )
+    return "\n\n".join(["## Broken inputs and faults", *parts]) if parts else ""
+
+
+def release(found: dict[str, Any]) -> str:
+    """Wheel and sdist in clean environments, the tests with other dependencies."""
+    if "release" not in found:
+        return ""
+    lines = []
+    for name, row in found["release"]["rows"].items():
+        if "tests" in row:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in row["tests"].items())
+        else:
+            counts = f"{row['commands'] - len(row['failed'])} of {row['commands']} commands"
+        words = ", ".join(f"{name} {version}" for name, version in row["dependencies"].items())
+        lines.append([name, counts, words])
+    return (
+        "## What is released\n\nWheel and sdist: built, installed alone, and a small story told with it by the command line."
+        " The rest: the tests with the least versions that the requirements allow, and with the newest.\n\n"
+        + grid(["what", "found", "with"], lines)
+        + f"\n\n{basis(found['release'])}"
+    )
 
 
 def basis(result: dict[str, Any]) -> str:
