@@ -1,4 +1,4 @@
-"""Makes docs/results.md, and the table in the README, from the JSON files under benchmarks/results/.
+"""Makes the pages, the drawings and the README's table that hold what the JSON files under benchmarks/results/ say.
 
 python benchmarks/tables.py            writes them
 python benchmarks/tables.py --check    fails if they are not what the JSON files give
@@ -6,7 +6,6 @@ python benchmarks/tables.py --check    fails if they are not what the JSON files
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import sys
@@ -14,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pictures import DOCS, gallery, pictures
 from record import RESULTS
 
 from classgraft.metrics import student_interval
-from classgraft.report import plots
 
 ROOT = Path(__file__).parents[1]
 SHOTS = (1, 5, 20)
@@ -30,25 +29,9 @@ def main() -> None:
              acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells,
              streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
-    pages = {ROOT / "docs" / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
-    if "acwod" in found:
-        pages[ROOT / "docs" / "acwod.svg"] = acwod_plot(found["acwod"])
-    for name in ("few-cifar10", "few-flowers"):
-        for kind in ("glico", "glo") if found.get(name, {}).get("maps") else ():
-            pages[ROOT / "docs" / f"{name}-{kind}.svg"] = latent_plot(found[name]["maps"], kind)
-    for name in ("cifar", "tiny"):
-        if f"memories-{name}" in found:
-            pages[ROOT / "docs" / f"memories-{name}.svg"] = memory_plot(found[f"memories-{name}"])
-    if "distill" in found:
-        pages[ROOT / "docs" / "temperature.svg"] = temperature_plot(found["distill"])
-    if "der" in found:
-        pages[ROOT / "docs" / "der.svg"] = der_plot(found["der"])
-    if "masks" in found:
-        pages[ROOT / "docs" / "gates.svg"] = gates_plot(found["masks"])
-    for pair in dict.fromkeys(line["pair"] for line in found.get("dropout", {}).get("summaries", ())):
-        pages[ROOT / "docs" / f"dropout-{pair}.svg"] = frontier_plot(found["dropout"], pair)
-    if "growth" in found:
-        pages[ROOT / "docs" / "growth.svg"] = growth_plot(found["growth"])
+    pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
+    drawings = pictures(found)
+    pages |= {**drawings, DOCS / "gallery.md": gallery(drawings)}
     readme = (ROOT / "README.md").read_text("utf-8")
     before, _, rest = readme.partition("<!-- flowers -->")
     pages[ROOT / "README.md"] = (
@@ -399,35 +382,6 @@ def acwod(found: dict[str, Any]) -> str:
     return head + table + line + grid(columns, fits) + figure + f"\n\n{basis(result)}"
 
 
-def acwod_plot(result: dict[str, Any]) -> str:
-    """The poster's figure: best epsilon over the share of original classes, a line a strategy."""
-    series = []
-    for layers in STRATEGIES:
-        fit = result["fits"][f"{layers}, by all"]
-        ends = tuple((share / 100, fit["intercept"] + fit["slope"] * share / 100) for share in (0, 100))
-        points = [(share / 100, epsilon) for share, epsilon in zip(fit["shares"], fit["epsilons"], strict=True)]
-        series.append((f"{layers}, R² {fit['r2']:.2f}", points, (ends[0], ends[1])))
-    x, y = ({tick: f"{tick:g}" for tick in plots.ticks(0, most)} for most in (1, 1))
-    drawn = plots.lines(series, "Best epsilon", x, y, ("share of original classes", "best epsilon"))
-    return alone(drawn)
-
-
-def alone(drawn: str) -> str:
-    """A drawing as a file of its own, with the colours that the page gives it elsewhere."""
-    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return drawn.replace("<title>", STYLE + "<title>", 1) + "\n"
-
-
-STYLE = (
-    "<style>text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}.dot{stroke:#fff}"
-    + "".join(
-        f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}"
-        for k, c in enumerate(("#1b6ca8", "#c8553d", "#2e8b57", "#7a5195", "#b8860b"), 1)
-    )
-    + "</style>"
-)
-
-
 PARTS = {
     "missing": "MNIST, a student that never saw a 3",
     "temperature": "MNIST, temperatures",
@@ -531,15 +485,6 @@ def few(found: dict[str, Any]) -> str:
         return ""
     what = next(found[name]["what"] for name in ("few-cifar10", "few-flowers") if name in found)
     return f"## Few labelled images and nothing else\n\n{what}\n\n" + "\n\n".join(sections)
-
-
-def latent_plot(maps: dict[str, Any], kind: str) -> str:
-    """The points of images by class, on the two axes along which they differ most."""
-    groups = [
-        (name, [(x, y) for (x, y), label in zip(maps[kind], maps["labels"], strict=True) if label == k])
-        for k, name in enumerate(maps["classes"])
-    ]
-    return alone(plots.scatter(groups, f"Points of {kind}", ("first axis", "second axis")))
 
 
 def moons(found: dict[str, Any]) -> str:
@@ -659,23 +604,6 @@ def faces(found: dict[str, Any]) -> str:
     return f"## Points of faces\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
 
 
-def temperature_plot(result: dict[str, Any]) -> str:
-    """Test errors of students over the temperature of their soft targets, means over seeds."""
-    errors: dict[str, dict[float, list[float]]] = {}
-    for row in result["rows"]:
-        if row["part"] == "temperature" and "T = " in row["method"]:
-            at = math.log2(float(row["method"].partition("T = ")[2]))
-            errors.setdefault(row["student"], {}).setdefault(at, []).append(100 - row["accuracy"])
-    series = []
-    for student, by_temperature in errors.items():
-        points = [(at, sum(values) / len(values)) for at, values in sorted(by_temperature.items())]
-        series.append((student, points, points))
-    most = max((y for _, points, _ in series for _, y in points), default=1.0)
-    x = {at: f"{2**at:.3g}" for at in sorted({at for found in errors.values() for at in found})}
-    y = {tick: f"{tick:g}" for tick in plots.ticks(0, most)}
-    return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
-
-
 def der(found: dict[str, Any]) -> str:
     """Filled by benchmarks/der.py."""
     if "der" not in found:
@@ -697,25 +625,6 @@ def der(found: dict[str, Any]) -> str:
         " recipe for all. Old, new and harmonic mean after the last step; parameters of the model that answers then. Masks"
         f" with four weights of the sparsity loss.\n\n![Average accuracy over parameters](der.svg)\n\n{grid(head, lines)}"
         f"\n\n{basis(result)}"
-    )
-
-
-def der_plot(result: dict[str, Any]) -> str:
-    """Average accuracy over parameters, in powers of ten, means over seeds; a line joins the weights of the sparsity loss."""
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for method in dict.fromkeys(row["method"] for row in result["rows"]):
-        draws = [row for row in result["rows"] if row["method"] == method]
-        size, right = (sum(row[key] for row in draws) / len(draws) for key in ("parameters", "average"))
-        name = "der, masked" if draws[0]["sparsity"] is not None else method
-        groups.setdefault(name, []).append((math.log10(size), 100 * right))
-    series = [(name, sorted(points), sorted(points)) for name, points in groups.items()]
-    x_values, y_values = zip(*(point for points in groups.values() for point in points), strict=True)
-    x = {
-        float(power): f"{10.0**power:,.0f}" for power in range(math.floor(min(x_values)), math.ceil(max(x_values)) + 1)
-    }
-    y = {tick: f"{tick:g}" for tick in plots.ticks(min(y_values), max(y_values))}
-    return alone(
-        plots.lines(series, "Accuracy over parameters", x, y, ("parameters after the last step", "average, %"))
     )
 
 
@@ -751,20 +660,6 @@ def masks(found: dict[str, Any]) -> str:
         table = grid(["method", *keys.values(), "seeds"], lines)
         sections.append(f"### {title}\n\nImages: {counts}.{before}\n\n{figure}{table}")
     return f"## Masks and gates\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
-
-
-def gates_plot(result: dict[str, Any]) -> str:
-    """Accuracies over the capacity used, a point for each sparsity weight, means over seeds."""
-    points: dict[str, list[tuple[float, float]]] = {"task known": [], "task not known": []}
-    methods = dict.fromkeys(row["method"] for row in result["rows"] if row["method"].startswith("gates"))
-    for method in methods:
-        draws = [row for row in result["rows"] if row["method"] == method]
-        used, own, joint = (sum(row[key] for row in draws) / len(draws) for key in ("capacity", "own", "joint"))
-        points["task known"].append((used, own))
-        points["task not known"].append((used, joint))
-    series = [(name, sorted(found), sorted(found)) for name, found in points.items()]
-    ticks = {tick: f"{tick:g}" for tick in plots.ticks(0, 100)}
-    return alone(plots.lines(series, "Accuracy over capacity", ticks, ticks, ("kernels in use, %", "accuracy, %")))
 
 
 REPLAY = {
@@ -831,23 +726,6 @@ def dropout(found: dict[str, Any]) -> str:
     )
 
 
-def frontier_plot(result: dict[str, Any], pair: str) -> str:
-    """Test errors on the frontier of each arm, joined by steps."""
-    series = []
-    for line in result["summaries"]:
-        if line["pair"] == pair:
-            points = [(float(old), float(new)) for old, new in line["frontier"]]
-            corners = [points[0]]
-            for (_, before), (old, new) in itertools.pairwise(points):
-                corners += [(old, before), (old, new)]
-            series.append((line["arm"], points, corners))
-    most = [max(point[k] for _, points, _ in series for point in points) for k in (0, 1)]
-    x, y = ({tick: f"{100 * tick:g}" for tick in plots.ticks(0, end)} for end in most)
-    return alone(
-        plots.lines(series, "Frontiers of errors", x, y, ("error on the old task, %", "error on the new task, %"))
-    )
-
-
 def memories(found: dict[str, Any]) -> str:
     """Filled by benchmarks/memories.py."""
     keys = ("old before", "old", "new", "harmonic", "best", "regret", "captured")
@@ -867,34 +745,6 @@ def memories(found: dict[str, Any]) -> str:
         )
         parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
     return "\n\n".join(parts)
-
-
-def memory_plot(result: dict[str, Any], shots: int = 20) -> str:
-    """Harmonic mean over the bytes kept of a class, in powers of ten; lines join the smallest memory and the largest."""
-    rows = [
-        row
-        for row in result["rows"]
-        if row["shots"] == shots and row["method"].startswith("glne") and row["bytes a class"]
-    ]
-    groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(row["method"] for row in rows):
-        kind = name.removeprefix("glne, ").removeprefix("mixture: ").partition(",")[0]
-        groups.setdefault("chosen by bytes" if kind == "chosen" or kind.endswith("bytes") else kind, []).append(name)
-    series = []
-    for kind, names in groups.items():
-        points = []
-        for name in names:
-            draws = [row for row in rows if row["method"] == name]
-            mean = student_interval([row["harmonic"] for row in draws])[0]
-            points.append((math.log10(draws[0]["bytes a class"]), mean))
-        points.sort()
-        if kind != "literal objective":
-            series.append((kind, points, (points[0], points[-1])))
-    x = {float(power): f"{10**power:,}" for power in range(2, 7)}
-    values = [y for _, points, _ in series for _, y in points]
-    y = {tick: f"{tick:g}" for tick in plots.ticks(min(values), max(values))}
-    label = f"harmonic mean at {shots} photos, %"
-    return alone(plots.lines(series, "Harmonic mean over bytes", x, y, ("bytes kept of a class", label)))
 
 
 def flowers_memory(found: dict[str, Any]) -> str:
@@ -1110,20 +960,6 @@ def growth(found: dict[str, Any]) -> str:
         + grid(["what", "size", "seconds", "more memory, MB", "exponent"], lines)
         + f"\n\n{basis(result)}"
     )
-
-
-def growth_plot(result: dict[str, Any]) -> str:
-    """Seconds over size, both in powers of ten; the lines join the first point and the last."""
-    series = []
-    for row in result["rows"]:
-        points = [(math.log10(point["size"]), math.log10(point["seconds"])) for point in row["points"]]
-        series.append((f"{row['row']} (over {row['of']})", points, (points[0], points[-1])))
-    every = [point for _, points, _ in series for point in points]
-    x, y = (
-        {float(power): f"{10.0**power:g}" for power in range(math.floor(min(v)), math.ceil(max(v)) + 1)}
-        for v in zip(*every, strict=True)
-    )
-    return alone(plots.lines(series, "Seconds over size", x, y, ("size", "seconds")))
 
 
 def kills(found: dict[str, Any]) -> str:

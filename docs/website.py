@@ -28,7 +28,8 @@ from classgraft.catalogue import Entry
 
 HERE = Path(__file__).resolve().parent
 PAGES = (("tutorial", "Tutorial"), ("choosing", "Which method"), ("methods/index", "Methods"), ("detectors", "Detectors"),
-         ("keypoints", "Keypoints"), ("results", "Results"), ("speed", "Speed"), ("calibration", "Calibration"),
+         ("keypoints", "Keypoints"), ("results", "Results"), ("gallery", "Gallery"), ("speed", "Speed"),
+         ("calibration", "Calibration"),
          ("security", "Security"), ("architecture", "Architecture"), ("coverage", "Coverage"),
          ("contributing", "Contributing"), ("api", "API reference"), ("changelog", "Changelog"))  # fmt: skip
 VERBS = {

@@ -118,7 +118,7 @@ def lines(
     y: Mapping[float, str],
     labels: tuple[str, str],
 ) -> str:
-    """Named points, each with the line that belongs to them.
+    """Named points, each with the line that belongs to them, and a key in the corner where they hide least.
 
     Args:
         series: (name, points, corners of the line).
@@ -128,15 +128,32 @@ def lines(
         labels: of the axes, x then y.
     """
     plot = _axes(title, (560, 400), x, y, *labels)
+    key_x, key_y = _free_corner(plot, [corners for *_, corners in series], [shortened(name, 40) for name, *_ in series])
     for k, (name, points, corners) in enumerate(series):
         _put(plot.inside, "polyline", class_=f"line {colour(k)}", points=plot.path(corners))
         for point in points:
             at = plot.place(point)
             mark = _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + at["x"], cy=_TOP + at["y"], r=5)
             _put(mark, "title", f"{isolated(name)}: {point[0]:g}, {point[1]:g}")
-        _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + 14, cy=_TOP + 14 + 18 * k, r=5)
-        _put(plot.svg, "text", shortened(name, 40), class_="halo", x=_LEFT + 24, y=_TOP + 18 + 18 * k)
+        _put(plot.svg, "circle", class_=f"dot {colour(k)}", cx=_LEFT + key_x, cy=_TOP + key_y + 18 * k, r=5)
+        _put(plot.svg, "text", shortened(name, 40), class_="halo", x=_LEFT + key_x + 10, y=_TOP + key_y + 4 + 18 * k)
     return _text(plot.svg)
+
+
+def _free_corner(plot: _Plot, paths: Sequence[Sequence[Point]], names: Sequence[str]) -> tuple[float, float]:
+    """Where the first dot of a key stands, in pixels, so that the least of these lines lies behind the key."""
+    width, height = 34 + 7.0 * max(map(len, names), default=0), 10 + 18.0 * len(names)
+    behind: dict[tuple[float, float], int] = {}
+    for left in (0.0, plot.width - width):
+        for top in (0.0, plot.height - height):
+            behind[left + 14, top + 14] = sum(
+                left <= x <= left + width and top <= y <= top + height
+                for path in paths
+                for before, after in itertools.pairwise([plot.place(point) for point in path])
+                for part in range(21)
+                for x, y in [[before[k] + (after[k] - before[k]) * part / 20 for k in ("x", "y")]]
+            )
+    return min(behind, key=lambda corner: behind[corner])
 
 
 SHAPES = (
