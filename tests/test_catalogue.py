@@ -139,9 +139,7 @@ def test_a_setting_of_another_type_is_checked_as_well(setting: str, value: Any) 
         ("glne", "prior", -1.0),
         ("glne", "base", float("nan")),
         ("finetune", "batch_size", 0),
-        pytest.param(
-            "finetune", "augment", "crop", marks=pytest.mark.xfail(strict=True, reason="refused only when it is used")
-        ),
+        ("finetune", "augment", "crop"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_before_any_work(method: str, setting: str, value: Any) -> None:

@@ -372,6 +372,9 @@ RANGES = {
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""
 
+AUGMENTING = ("augment", "strong", "transforms")
+"""Settings that name an augmentation; one that does not exist is refused before any work."""
+
 
 def entry(name: str, verb: str) -> Entry:
     """By name; an unknown one is an InputError that suggests the nearest."""
@@ -451,4 +454,8 @@ def _of_type(method: str, hint: Any, name: str, value: Any) -> Any:
         raise InputError(
             f"The setting {name} of {method} is {value!r}; it is {least} at least{f', {most} at most' * (most < math.inf)}."
         )
+    if name in AUGMENTING:
+        from classgraft.data.augment import augmentation  # which imports torch
+
+        augmentation(value)
     return value
