@@ -26,7 +26,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
-             acwod, distillation, smaller, transfer, few, moons, unlabelled, der, masks, replay, attention, dropout, cells,
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, der, masks, replay, attention, dropout, cells,
              streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
@@ -115,6 +115,48 @@ which was chosen on other images. No threshold is set.
 {grid(["score", *sets], rows)}
 
 {basis(result)}"""
+
+
+WAYS = {"flowers": "The ImageNet MobileNetV2 learns ten flowers", "mnist": "A CIFAR-10 ResNet-56 learns MNIST"}
+
+
+def ways(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/ways.py: the table of the LwF paper, and the lecture's of properties, measured."""
+    if "ways" not in found:
+        return ""
+    result, parts = found["ways"], []
+    for pair, title in WAYS.items():
+        rows = [row for row in result["rows"] if row["pair"] == pair]
+        lines = []
+        for way in dict.fromkeys(row["way"] for row in rows):
+            draws = [row for row in rows if row["way"] == way]
+            first = {row["seed"]: row for row in rows if row["way"] == "LwF"}
+            less = [{key: row[key] - first[row["seed"]][key] for key in ("old", "new")} for row in draws]
+            shown = [over(draws, key) for key in ("old", "new")]
+            if way != "LwF":
+                shown = [
+                    text if text.startswith("-") else f"+{text}" for text in (over(less, "old"), over(less, "new"))
+                ]
+            sizes = [
+                {"bytes": row["bytes"] / 2**20, "seconds": row["seconds"], "ms": row["milliseconds"]} for row in draws
+            ]
+            kept = f"{draws[0]['old images']:,}" if draws[0]["old images"] else "none"
+            lines.append(
+                [way, *shown, over(sizes, "seconds"), over(sizes, "ms"), over(sizes, "bytes"), kept, str(len(draws))]
+            )
+        if lines:
+            before = sum(row["old before"] for row in rows) / len(rows)
+            head = ["way", "old", "new", "seconds to learn", "ms an image", "MiB stored", "old images needed", "seeds"]
+            n = result["n"][pair]
+            parts.append(
+                f"### {title}\n\nn = {n['old']} old and {n['new']} new test images; {before:.1f} % of the old ones before."
+                f"\n\n{grid(head, lines)}"
+            )
+    return (
+        "## Ways to learn a second task\n\nAfter table 1 of Learning without Forgetting: the row of LwF in per cent, the others as"
+        " differences to it. Each task answers among its own classes, so the task is known. Seconds are of one thread beside"
+        " another job. Duplicating asks two networks.\n\n" + "\n\n".join(parts) + f"\n\n{basis(result)}"
+    )
 
 
 def broken(found: dict[str, Any]) -> str:
