@@ -55,7 +55,7 @@ GALLERY = (
     ("L15", "Boxes that teacher and students find", "bccd-*.png", "bccd.py"),
     ("L22", "Streets as teacher and students see them", "camvid-*.png", "camvid.py"),
     ("L26", "One face under several views, mapped back", "faces-*.png", "faces.py"),
-    ("L46", "Two moons and six labels", "moons.png", "moons.py"),
+    ("L48", "Two moons and six labels", "moons.png", "moons.py"),
     ("L56", "Frontiers of errors with dropout and without", "dropout-*.svg", "dropout.py"),
     ("L72", "Maps of attention before and after", "lwm-*.png", "lwm.py"),
     ("L84", "What the scholar draws", "replay-*.png", "replay.py"),

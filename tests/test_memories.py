@@ -13,8 +13,8 @@ from outside import NEW, OLD, Tiny, copied, done, furnish, is_sentence, photos, 
 from safetensors.torch import load_file
 
 import classgraft
-from classgraft import Bundle, Images, InputError, memories
-from classgraft.packing import packed
+from classgraft import Bundle, Images, InputError, catalogue, memories
+from classgraft.packing import packed, words
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +248,19 @@ def test_update_from_the_shell(place: Path) -> None:
     assert "2 classes refined by glne" in said
     assert "refined: cyan, pink" in said
     assert run("extend", place / "more", place / "new", "--out", place / "more").code == 2
+
+
+KEEPING = [
+    entry.name
+    for entry in catalogue.ENTRIES
+    if entry.verb == "extend" and getattr(catalogue.method_type(entry), "memory_type", None) is not None
+]
+
+
+@pytest.mark.parametrize("method", KEEPING)
+def test_what_a_method_keeps_of_a_class_is_kept_under_its_new_name(method: str, base: Bundle) -> None:
+    kept = classgraft.remember(base, squares(base, base.classes, 3), method)
+    before, after = memories.recall(kept, method), memories.recall(classgraft.rename(kept, "c1", "z"), method)
+    names = set(words(before)) & set(base.classes)
+    assert set(words(after)) & {*base.classes, "z"} == {{"c1": "z"}.get(name, name) for name in names}
+    assert type(after) is type(before)

@@ -150,14 +150,14 @@ def without(value: Value, names: Sequence[str]) -> Value:
 
 
 def renamed(value: Value, old: str, new: str) -> Value:
-    """The value with another name for a class: as a key of dictionaries, and in fields called ``classes``."""
+    """The value with another name for a class: as a key of dictionaries, and in tuples of names called ``classes``."""
     if isinstance(value, Mapping):
         return {new if key == old else key: renamed(item, old, new) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, tuple):
         return tuple(renamed(item, old, new) for item in value)  # type: ignore[return-value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: renamed(getattr(value, field.name), old, new) for field in dataclasses.fields(value)}
-        if "classes" in parts:
+        if isinstance(parts.get("classes"), tuple):
             parts["classes"] = tuple(new if name == old else name for name in parts["classes"])
         return dataclasses.replace(value, **parts)  # type: ignore[return-value]
     return value
