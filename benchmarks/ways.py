@@ -76,13 +76,14 @@ class Tuned(Extender):
 
         first = self.recipe.epochs // 2
         grown.requires_grad_(False).head.linear[-1].requires_grad_(True)
-        fit(grown, new, images, replace(self.recipe, epochs=first), "warming up the new rows")
+        fit(grown, new, images, replace(self.recipe, epochs=first), "warming up the new rows", statistics=False)
         grown.requires_grad_(self.free != "last block").head.requires_grad_(True)
         if self.free == "last block":
             grown.body.get_submodule(last_block(grown.body)).requires_grad_(True)
         if self.free == "all but the old head":
             grown.head.requires_grad_(False).linear[-1].requires_grad_(True)
-        fit(grown, held if self.hold else new, everything, replace(self.recipe, epochs=self.recipe.epochs - first))
+        rest = replace(self.recipe, epochs=self.recipe.epochs - first)
+        fit(grown, held if self.hold else new, everything, rest, statistics=False)  # as LwF's; AlexNet has none
         return grown.requires_grad_(True).eval()
 
 

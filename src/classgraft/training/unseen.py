@@ -18,6 +18,9 @@ from classgraft.training.views import imprinted, look
 
 ENOUGH = 4000
 """Features drawn in all from what was kept of every old class."""
+MOST = 10_000
+"""Features at most that stand in for old images: each is asked for the logits of every old class, so without a limit time is
+quadratic in the classes."""
 
 
 def kept_of(model: Classifier, task: Task, memory: object | None, form: Form | None, seed: int) -> Mixtures:
@@ -100,13 +103,20 @@ class StandIns:
         return StandIns(mean, kept, labels, apart if whole else None, unseen, torch.tensor(others))
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,): those kept, and ``count`` made up of each class that is not among them."""
-        if self.unseen is None:
-            return self.kept, self.kept_labels
-        if len(self.kept_labels):
-            count = int((self.kept_labels == self.kept_labels[0]).sum())  # as many of each class
-        made = self.unseen.sample(count, generator)
-        return torch.cat([made, self.kept]), torch.cat([self.places.repeat(count), self.kept_labels])
+        """Features (N, D) and labels (N,): those kept, and ``count`` made up of each class that is not among them.
+
+        Where these are more than ``MOST``, so many of them at random.
+        """
+        features, labels = self.kept, self.kept_labels
+        if self.unseen is not None:
+            if len(labels):
+                count = int((labels == labels[0]).sum())  # as many of each class
+            made = self.unseen.sample(count, generator)
+            features, labels = torch.cat([made, features]), torch.cat([self.places.repeat(count), labels])
+        if len(labels) > MOST:
+            some = torch.randperm(len(labels), generator=generator)[:MOST]
+            return features[some], labels[some]
+        return features, labels
 
 
 @dataclass(frozen=True)
