@@ -144,6 +144,8 @@ def _locked(lock: int, kind: int) -> bool:
 
 def _real(folder: Path) -> Path:
     """Where the folder is: a link to it stays a link."""
+    if "\0" in str(folder):  # no place is called so
+        raise InputError(f"{str(folder)!r} cannot be written; name a folder without a null in it.")
     real = Path(os.path.realpath(folder))
     if not real.name:
         raise InputError(f"'{folder}' cannot be written; name a folder inside it.")
