@@ -253,7 +253,7 @@ def growth_plot(result: dict[str, Any]) -> str:
 
 def alone(drawn: str) -> str:
     """A drawing as a file of its own, with the colours that the page gives it elsewhere."""
-    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff" ', 1)
     return drawn.replace("<title>", STYLE + "<title>", 1) + "\n"
 
 
