@@ -185,10 +185,8 @@ def picture(name: str, model: Detector, images: Boxed) -> None:
         sure = own["scores"] >= 0.5
         colours = [("red", "white", "yellow")[int(k) - 1] for k in own["labels"][sure]]
         shown.append(draw_bounding_boxes(pixels, own["boxes"][sure], colors=colours, width=2) if colours else pixels)
-    RESULTS.mkdir(exist_ok=True)
-    Image.fromarray(make_grid(shown, 4, 4, pad_value=255).permute(1, 2, 0).numpy()).save(
-        RESULTS / name.replace(" ", "-")
-    )
+    docs = RESULTS.parents[1] / "docs"
+    Image.fromarray(make_grid(shown, 4, 4, pad_value=255).permute(1, 2, 0).numpy()).save(docs / name.replace(" ", "-"))
 
 
 def main() -> None:

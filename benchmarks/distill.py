@@ -5,9 +5,11 @@
     python benchmarks/distill.py --short                    # does it run at all
 
 ``missing``: MNIST, a student that never saw a 3. Its bias is raised by a rule that sees no 3 and no test image: until one
-in a hundred held-out images of the other digits is called a 3. ``temperature``: students of 800 and of 30 units a layer.
-``depth``: MNIST, thin students of about 30,000 parameters, deeper and deeper. ``cifar``: CIFAR-10, a public ResNet-20 as
-the teacher, ResNet-8 and a thin ResNet-32 as students. A cell that is in the results is not run again.
+in a hundred, or three in a hundred, held-out images of the other digits are called a 3. One was the best for accuracy where
+a 5 or an 8 was missing and training images stood in for the test; three found more than 95 % of those at temperatures from
+8. ``temperature``: students of 800 and of 30 units a layer. ``depth``: MNIST, thin students of about 30,000 parameters,
+deeper and deeper. ``cifar``: CIFAR-10, a public ResNet-20 as the teacher, ResNet-8 and a thin ResNet-32 as students. A cell
+that is in the results is not run again.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from classgraft.training.engine import device
 
 AS_IT_IS = Preparation(28, 28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 DIGITS = tuple(map(str, range(10)))
-MISSING, ALARMS = 3, 0.01
+MISSING, ALARMS = 3, (0.01, 0.03)
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 DEPTHS = {4: 32, 6: 25, 8: 21, 12: 17}
 """Layers of a thin student, and the width that gives it about 30,000 parameters."""
@@ -156,14 +158,14 @@ def right(model: Classifier, images: Images) -> Tensor:
     return answers(model, images).argmax(1) == images.labels
 
 
-def corrected(model: Classifier, held: Images) -> Classifier:
-    """The missing class's bias at which the given share of held-out images, none of them of it, is called so."""
+def corrected(model: Classifier, held: Images, alarms: float) -> Classifier:
+    """The missing class's bias at which this share of held-out images, none of them of it, is called so."""
     logits = answers(model, held)
     others = torch.cat([logits[:, :MISSING], logits[:, MISSING + 1 :]], 1).amax(1)
     lead = (logits[:, MISSING] - others).sort(descending=True).values
     raised = copy.deepcopy(model)
     with torch.no_grad():
-        raised.head.linear[0].bias[MISSING] -= lead[round(ALARMS * len(lead))]
+        raised.head.linear[0].bias[MISSING] -= lead[round(alarms * len(lead))]
     return raised
 
 
@@ -194,9 +196,12 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
         "accuracy": 100 * float(right(found, test).double().mean()), "seconds": time.perf_counter() - started,
     }  # fmt: skip
     if cell.part == "missing":
-        threes, raised = test.labels == MISSING, right(corrected(found, held), test)
+        threes = test.labels == MISSING
         row["threes before"] = 100 * float(right(found, test)[threes].double().mean())
-        row["threes"], row["corrected"] = (100 * float(part.double().mean()) for part in (raised[threes], raised))
+        for alarms in ALARMS:
+            raised = right(corrected(found, held, alarms), test)
+            row[f"threes at {alarms:g}"] = 100 * float(raised[threes].double().mean())
+            row[f"corrected at {alarms:g}"] = 100 * float(raised.double().mean())
     if cell.part == "cifar" and seed == 0 and cell.key[2] in ("plain", "similarity") and not short:
         picture(f"distill-{cell.student}-{cell.key[2]}.png".replace(" ", "-"), found, master, test.shots(12, 0))
     forget()
@@ -212,8 +217,8 @@ def picture(name: str, model: Classifier, master: Classifier, images: Images) ->
         matrix = nn.functional.normalize(rows @ rows.T, dim=1)
         shown.append((255 * matrix / matrix.max()).clamp(0, 255).to(torch.uint8))
     both = torch.cat([shown[0], torch.full((len(images), 4), 255, dtype=torch.uint8), shown[1]], 1)
-    RESULTS.mkdir(exist_ok=True)
-    Image.fromarray(both.numpy()).resize((3 * both.shape[1], 3 * both.shape[0]), 0).save(RESULTS / name)
+    docs = RESULTS.parents[1] / "docs"
+    Image.fromarray(both.numpy()).resize((3 * both.shape[1], 3 * both.shape[0]), 0).save(docs / name)
 
 
 def main() -> None:

@@ -301,7 +301,6 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
         model, found = by_video(cell, seed, short)
         test = frames_of(model, test_frames(cell, short))
     if seed == 0 and cell.key == ("data", "six looks", 1) and not short:
-        RESULTS.mkdir(exist_ok=True)
         picture(of_few(seed, 1, short), divided(seed, short)[1]).save(RESULTS.parents[1] / "docs" / "faces-looks.png")
     forget()
     count = len(test.consecutive()[0] if isinstance(model, Watcher) else test)

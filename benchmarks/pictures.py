@@ -33,11 +33,11 @@ def _drawn(found: Found) -> Iterator[tuple[str, str]]:
     for name in ("cifar", "tiny"):
         if f"memories-{name}" in found:
             yield f"memories-{name}", memory_plot(found[f"memories-{name}"])
-    if "distill" in found:
+    if any(row["part"] == "temperature" for row in found.get("distill", {}).get("rows", ())):
         yield "temperature", temperature_plot(found["distill"])
     if "der" in found:
         yield "der", der_plot(found["der"])
-    if "masks" in found:
+    if any(row["part"] == "gates" for row in found.get("masks", {}).get("rows", ())):
         yield "gates", gates_plot(found["masks"])
     for pair in dict.fromkeys(line["pair"] for line in found.get("dropout", {}).get("summaries", ())):
         yield f"dropout-{pair}", frontier_plot(found["dropout"], pair)

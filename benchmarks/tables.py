@@ -424,6 +424,7 @@ def acwod(found: dict[str, Any]) -> str:
     return head + table + line + grid(columns, fits) + figure + f"\n\n{basis(result)}"
 
 
+MISSING = ("threes before", "threes at 0.01", "corrected at 0.01", "threes at 0.03", "corrected at 0.03")
 PARTS = {
     "missing": "MNIST, a student that never saw a 3",
     "temperature": "MNIST, temperatures",
@@ -441,7 +442,7 @@ def distillation(found: dict[str, Any]) -> str:
         rows = [row for row in result["rows"] if row["part"] == part]
         if not rows:
             continue
-        keys = ("accuracy", *(("threes before", "threes", "corrected") if part == "missing" else ()))
+        keys = ("accuracy", *(MISSING if part == "missing" else ()))
         master = rows[0]["teacher"]
         lines = [["teacher", "", f"{master['parameters']:,}", f"{master['accuracy']:.1f}", *[""] * (len(keys) - 1)]]
         for student, method in dict.fromkeys((row["student"], row["method"]) for row in rows):
@@ -449,7 +450,8 @@ def distillation(found: dict[str, Any]) -> str:
             lines.append([method, student, f"{draws[0]['parameters']:,}", *(over(draws, key) for key in keys)])
         head = ["method", "student", "parameters", *keys]
         sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
-    figure = "\n\n![Errors over the temperature](temperature.svg)"
+    drawn = any(row["part"] == "temperature" for row in result["rows"])
+    figure = "\n\n![Errors over the temperature](temperature.svg)" if drawn else ""
     return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
 
 
