@@ -940,7 +940,7 @@ def agreement(found: dict[str, Any]) -> str:
             )
         mine, rival = sides["ours, rows at random"], sides["avalanche"]
         gains = [{k: mine[s][k] - rival[s][k] for k in kinds} for s in sorted(mine.keys() & rival.keys())]
-        lines.append(["", "second less first, seed by seed", *(over(gains, k) for k in kinds), str(len(gains))])
+        lines.append(["", "the second less the first, seed by seed", *(over(gains, k) for k in kinds), str(len(gains))])
     return (
         f"### The same accuracies\n\n{result['what']}. No old image is shown again, so the new classes win every test image;"
         " what is left of the old ones shows among themselves.\n\n"
