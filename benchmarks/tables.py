@@ -935,6 +935,8 @@ def agreement(found: dict[str, Any]) -> str:
             cells = [c for c in result["cells"] if (c["method"], c["side"]) == (method, side)]
             sides[side] = {c["seed"]: {k: 100 * c[k] for k in kinds} for c in cells}
             percents = list(sides[side].values())
+            if not percents:
+                continue
             lines.append(
                 [method if side == "avalanche" else "", side, *(over(percents, k) for k in kinds), str(len(cells))]
             )
