@@ -27,8 +27,8 @@ from classgraft import catalogue
 from classgraft.catalogue import Entry
 
 HERE = Path(__file__).resolve().parent
-PAGES = (("tutorial", "Tutorial"), ("serving", "In the browser"), ("choosing", "Which method"),
-         ("methods/index", "Methods"), ("detectors", "Detectors"),
+PAGES = (("walks", "Four walks"), ("tutorial", "A lecture's program"), ("serving", "In the browser"),
+         ("choosing", "Which method"), ("methods/index", "Methods"), ("detectors", "Detectors"),
          ("keypoints", "Keypoints"), ("results", "Results"), ("gallery", "Gallery"), ("speed", "Speed"),
          ("calibration", "Calibration"),
          ("security", "Security"), ("architecture", "Architecture"), ("coverage", "Coverage"),

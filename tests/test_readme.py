@@ -1,16 +1,19 @@
-"""The commands of the README, and of docs/serving.md, run in the order in which they stand there, on small things.
+"""The commands of the README, docs/serving.md and docs/walks.md, run in the order in which they stand, on small things.
 
-Its Python blocks are doctests; docs/tutorial.md has a test of its own.
+The README's Python blocks are doctests; docs/tutorial.md has a test of its own.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import sklearn.datasets
 import timm
 import torch
 from chromium import serving
@@ -23,26 +26,31 @@ LOOKS = dict(zip((*OLD, *NEW), ("red", "green", "blue", "cyan", "pink"), strict=
 LESS = {
     "mobilenetv2_100": "mobilenetv2_035",
     "onnx --out onnx/": "torch-export --out exported/",  # the same, where onnx is not installed
-    "--method glico": "--method glico --set drawing=1 --set epochs=1",
+    "--method glico": "--method glico --set drawing=1",
+    "--augment crop-flip+autoaugment": "--augment crop-flip+autoaugment --epochs 1",
     "--method fixmatch": "--method fixmatch --set epochs=1",
     "--out latent.html": "--out latent.html --set drawing=1",
     "--out small/": "--out small/ --set epochs=1",
     "--first 10 --step 10": "--first 3 --step 1 --epochs 1",
     "--seeds 0,1,2": "--seeds 0",
+    "--epochs 20": "--epochs 1",
+    "--epochs 10": "--epochs 1",
+    "--epochs 5": "--epochs 1",
     "--protocol cifar100-b50-5": "--protocol cifar100-b50-5 --images many.parquet --test many.parquet --epochs 1",
 }
 """What is run shorter than it is written."""
 
 
 def lines(page: str) -> list[str]:
-    """Every command of this program in a page's blocks, without its comment."""
+    """Every line of a page's blocks, without its comment."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
-    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if "classgraft" in line]
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
+WALKS = lines("docs/walks.md")
 COMMANDS = [line for page in ("README.md", "docs/serving.md") for line in lines(page)]
-SHORT = "python3 -m pip install uv && uv run classgraft demo"
-"""What installs; the demonstration itself has its test in test_cli.py."""
+INSTALLING = "python3 -m pip install uv"
+"""How lines begin that install: this is what runs the tests; the demonstration has its test in test_cli.py."""
 
 
 def pictures(folder: Path, names: tuple[str, ...], count: int) -> None:
@@ -78,25 +86,43 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+def carried_out(command: str) -> None:
+    for written, less in LESS.items():
+        command = command.replace(written, less)
+    words = shlex.split(command)
+    if words[0] != "classgraft":
+        subprocess.run(command, shell=True, check=True)
+    elif words[1] == "serve":
+        with serving(*words[2:]) as address, urllib.request.urlopen(address) as page:
+            assert page.status == 200
+    else:
+        ended = run(*words[1:])
+        assert ended.code == 0, f"{command}: {ended.err}"
+
+
 def test_every_command_does_its_work(place: Path) -> None:
     for command in COMMANDS:
-        text = command
-        for written, less in LESS.items():
-            text = text.replace(written, less)
-        words = shlex.split(text)
-        if command == SHORT:
-            continue
-        if words[1] == "serve":
-            with serving(*words[2:]) as address, urllib.request.urlopen(address) as page:
-                assert page.status == 200
-        else:
-            ended = run(*words[1:])
-            assert ended.code == 0, f"{text}: {ended.err}"
+        if not command.startswith(INSTALLING):
+            carried_out(command)
     for name in ("base", "grown", "model", "better", "small", "results", "cifar", "exported"):
         assert any(Path(name).iterdir()), name
     assert Path("latent.html").exists()
 
 
+def test_the_walks_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = sklearn.datasets.load_digits()
+    few = SimpleNamespace(images=whole.images[:450], target=whole.target[:450])
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: few)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/walks.md").read_text("utf-8"), re.M | re.S)
+    exec(compile(block, "docs/walks.md", "exec"), {})
+    for command in WALKS:
+        carried_out(command)
+    for name in ("base", "grown", "results", "one", "two", "small", "shipped", "few", "better", "helped"):
+        assert any(Path(name).iterdir()), name
+
+
 def test_commands_are_found_and_every_abridgement_is_of_one() -> None:
-    assert len(COMMANDS) > 15
-    assert [written for written in LESS if not any(written in command for command in COMMANDS)] == []
+    assert len(COMMANDS) > 15 < len(WALKS)
+    every = [*COMMANDS, *WALKS]
+    assert [written for written in LESS if not any(written in command for command in every)] == []
