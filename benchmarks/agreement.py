@@ -6,8 +6,8 @@ Five classes of CIFAR-10, then five more. Nothing of the first five is shown aga
 what each method kept of them shows among themselves. Compared are Avalanche with a head that grows by rows at random
 (``IncrementalClassifier``), ours with rows that start the same way, and ours as it is, whose new rows start level with the
 old ones (fine-tuning and LwF). EWC has a strength of 0.1: Avalanche squares the mean gradient of a batch, which is no Fisher
-information where that mean is not zero, so that the same strength is a larger force; from 1 on it ends with a network that
-says one class. Each finished cell is kept in ``results/agreement.json``, and not run again.
+information where that mean is not zero, so that the same strength is a larger force; at 1 it ended, in one
+run, with a network that says one class. Each finished cell is kept in ``results/agreement.json``, and not run again.
 """
 
 from __future__ import annotations

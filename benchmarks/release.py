@@ -30,7 +30,6 @@ TESTS = {
     "newest": [*EXTRAS],
 }
 STORY = """
-import sys
 from pathlib import Path
 import numpy as np
 import timm

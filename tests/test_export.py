@@ -314,6 +314,7 @@ def test_a_write_that_really_fails_is_refused_in_a_sentence_and_leaves_nothing(t
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FULL, *arguments], capture_output=True, text=True, timeout=300
     )
+    # exporters talk on standard output as well
     said = [line for line in ran.stdout.splitlines() if line.partition(" ")[0] in ("bundle", *FORMATS)]
     assert said == [f"{format} False True" for format in ("bundle", *FORMATS)], ran.stderr
     assert not any((tmp_path / "to").iterdir())

@@ -211,6 +211,20 @@ def test_where_the_head_is_blind_the_mean_is_that_of_the_photos() -> None:
     assert float(moved[:4].abs().max()) > 0.1
 
 
+def test_beside_many_classes_some_features_stand_in_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world(0)
+    stand_ins = unseen.StandIns.of(here.model, None, here.draw(range(OLD, OLD + NEW), 1, 4)[0])
+    every, labels = stand_ins.sample(50, torch.Generator().manual_seed(1))
+    assert len(every) == 50 * OLD
+    monkeypatch.setattr(unseen, "MOST", 20 * OLD)
+    some, of = stand_ins.sample(50, torch.Generator().manual_seed(1))
+    assert len(some) == 20 * OLD
+    assert len(of.unique()) == OLD  # of all classes, not the first ones alone
+    places = [int((every == row).all(1).nonzero()[0, 0]) for row in some]
+    assert len(set(places)) == len(places)
+    assert torch.equal(labels[places], of)
+
+
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95])
 def test_the_classifier_is_as_sure_of_generated_features_as_stated(confidence: float) -> None:
     here = world(0)
