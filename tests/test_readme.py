@@ -116,6 +116,7 @@ def test_the_walks_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: few)
     (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/walks.md").read_text("utf-8"), re.M | re.S)
     exec(compile(block, "docs/walks.md", "exec"), {})
+    assert len([*Path().rglob("*.png")]) == 450  # none is written over another
     for command in WALKS:
         carried_out(command)
     for name in ("base", "grown", "results", "one", "two", "small", "shipped", "few", "better", "helped"):
