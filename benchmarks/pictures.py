@@ -35,8 +35,8 @@ def _drawn(found: Found) -> Iterator[tuple[str, str]]:
             yield f"memories-{name}", memory_plot(found[f"memories-{name}"])
     if any(row["part"] == "temperature" for row in found.get("distill", {}).get("rows", ())):
         yield "temperature", temperature_plot(found["distill"])
-    if "der" in found:
-        yield "der", der_plot(found["der"])
+    if "stream" in found and any(row["method"].startswith("der") for row in found["stream"]["rows"]):
+        yield "stream", stream_plot(found["stream"])
     if any(row["part"] == "gates" for row in found.get("masks", {}).get("rows", ())):
         yield "gates", gates_plot(found["masks"])
     for pair in dict.fromkeys(line["pair"] for line in found.get("dropout", {}).get("summaries", ())):
@@ -49,7 +49,7 @@ GALLERY = (
     ("N5", "Adaptation strategies: best epsilon over the share of original classes", "acwod.svg", "acwod.py"),
     ("D15", "Accuracy on all classes so far, while ten are added at a time", "frozen.svg", "frozen.py"),
     ("L55", "Accuracy on the first ten classes, while others are added", "frozen-first.svg", "frozen.py"),
-    ("D15", "Accuracy over parameters, with masks and without", "der.svg", "der.py"),
+    ("D15", "Accuracy over parameters, with masks and without", "stream.svg", "stream.py"),
     ("L6", "Students' errors over the temperature", "temperature.svg", "distill.py"),
     ("L21", "Likeness of images as teacher and students see it", "distill-*.png", "distill.py"),
     ("L15", "Boxes that teacher and students find", "bccd-*.png", "bccd.py"),
@@ -186,11 +186,12 @@ def temperature_plot(result: dict[str, Any]) -> str:
     return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
 
 
-def der_plot(result: dict[str, Any]) -> str:
+def stream_plot(result: dict[str, Any]) -> str:
     """Average accuracy over parameters, in powers of ten, means over seeds; a line joins the weights of the sparsity loss."""
     groups: dict[str, list[tuple[float, float]]] = {}
-    for method in dict.fromkeys(row["method"] for row in result["rows"]):
-        draws = [row for row in result["rows"] if row["method"] == method]
+    rows = [row for row in result["rows"] if row["method"].startswith(("der", "icarl", "wa", "exemplars"))]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        draws = [row for row in rows if row["method"] == method]
         size, right = (sum(row[key] for row in draws) / len(draws) for key in ("parameters", "average"))
         name = "der, masked" if draws[0]["sparsity"] is not None else method
         groups.setdefault(name, []).append((math.log10(size), 100 * right))

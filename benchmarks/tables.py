@@ -26,7 +26,7 @@ ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetun
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
-             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, der, masks, replay, attention, dropout,
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, stream, masks, replay, attention, dropout,
              cells, streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
@@ -650,28 +650,44 @@ def faces(found: dict[str, Any]) -> str:
     return f"## Points of faces\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
 
 
-def der(found: dict[str, Any]) -> str:
-    """Filled by benchmarks/der.py."""
-    if "der" not in found:
+SIZED = ("exemplars", "icarl", "wa", "der")
+"""Of which there are rows of other sizes in benchmarks/stream.py."""
+
+
+def stream(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/stream.py: every learner, and what more bytes or fewer parameters do."""
+    if "stream" not in found:
         return ""
-    result = found["der"]
-    keys = ("average", "last", "old", "new", "harmonic")
-    lines = []
+    result, keys = found["stream"], ("average", "last", "old", "new", "harmonic")
+    learners, sized = [], []
     for method in dict.fromkeys(row["method"] for row in result["rows"]):
         draws = [row for row in result["rows"] if row["method"] == method]
-        shown = [{key: 100 * row[key] for key in keys} for row in draws]
-        parameters = [{"parameters": row["parameters"] / 1000} for row in draws]
-        size = f"{sum((row['model_bytes'] + row['bytes']) for row in draws) / len(draws) / 2**20:.1f}"
-        lines.append(
-            [method, *(over(shown, key) for key in keys), over(parameters, "parameters"), size, str(len(draws))]
-        )
-    head = ["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"]
-    return (
-        f"## Dynamically expandable representation\n\n{result['what']}; {result['n']:,} test images after the last step. One"
-        " recipe for all. Old, new and harmonic mean after the last step; parameters of the model that answers then. Masks"
-        f" with four weights of the sparsity loss.\n\n![Average accuracy over parameters](der.svg)\n\n{grid(head, lines)}"
-        f"\n\n{basis(result)}"
-    )
+        shown = [{key: 100 * row[key] for key in (*keys, "forgetting")} for row in draws]
+        mean = {key: sum(row[key] for row in draws) / len(draws) for key in ("bytes", "model_bytes", "seconds")}
+        row = [method, *(over(shown, key) for key in keys)]
+        name, _, other = method.partition(",")
+        if not other:
+            kept, minutes = f"{mean['bytes'] / 2**20:.1f}", f"{mean['seconds'] / 60:.0f}"
+            learners.append([*row, over(shown, "forgetting"), kept, minutes, str(len(draws))])
+        if name in SIZED:
+            thousands = over([{"": row["parameters"] / 1000} for row in draws], "")
+            whole = f"{(mean['bytes'] + mean['model_bytes']) / 2**20:.1f}"
+            sized.append([*row, thousands, whole, str(len(draws))])
+    parts = [
+        f"## A stream of Tiny-ImageNet classes\n\n{result['what']}; {result['n']:,} test images after the last step. One recipe"
+        " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"
+        " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
+        " beside another job.",
+        grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "seeds"], learners),
+    ]
+    if any(method.startswith("der") for method, *_ in sized):
+        parts += [
+            "### Bytes and parameters\n\nThe rows of one budget of exemplars, and those whose model and memory together take as"
+            " many bytes as DER's. Parameters of the model that answers after the last step; masks with four weights of the"
+            " sparsity loss.\n\n![Average accuracy over parameters](stream.svg)",
+            grid(["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"], sized),
+        ]
+    return "\n\n".join([*parts, basis(result)])
 
 
 MASKED = {

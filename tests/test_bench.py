@@ -152,6 +152,45 @@ class Burst(Extender):
         return model.grown(task.classes, torch.full((len(task.classes), 6), torch.nan))
 
 
+@dataclass(frozen=True)
+class OnABody(Means):
+    """Likewise, and looks at the body that it is given."""
+
+    needs_trained_body: ClassVar[bool] = True
+    bodies: ClassVar[list[dict[str, Tensor]]] = []
+
+    def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
+        if not model.classes:
+            self.bodies.append(model.body.state_dict())
+        return super().extend(model, memory, task)
+
+
+def test_what_leaves_the_body_alone_begins_with_one_that_learnt_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OnABody.bodies.clear()
+    start, learnings = Start("cifar:resnet20"), []
+    extend = Finetune.extend
+
+    def counted(self: Finetune, *given: Any) -> Classifier:
+        learnings.append(extend(self, *given))
+        return learnings[-1]
+
+    monkeypatch.setattr(Finetune, "extend", counted)
+    found = bench({"one": OnABody(), "two": OnABody(), "fine": "finetune"}, tmp_path / "o", start=start)
+    assert len(learnings) == 1 + 3, "once for both methods; and finetune's own steps"
+    for given in OnABody.bodies:
+        for other in learnings[:2]:  # the first step of fine-tuning is no different
+            assert all(torch.equal(value, other.body.state_dict()[key]) for key, value in given.items())
+    assert found["methods"]["one"][0]["seconds"] > found["methods"]["one"][0]["step_seconds"][1]
+    fresh = start.classifier(0).body.state_dict()
+    assert not all(torch.equal(value, fresh[key]) for key, value in OnABody.bodies[0].items())
+    with pytest.raises(InputError, match="network differ"):
+        bench({"one": OnABody()}, tmp_path / "o", start=start, recipe={"epochs": 1})
+    bench({"one": OnABody()}, tmp_path / "trained")  # a body of one's own may have been trained elsewhere
+    assert len(learnings) == 4
+
+
 def test_what_diverged_is_wrong_everywhere_and_says_so(tmp_path: Path) -> None:
     heard: list[str] = []
     (line,) = bench([Burst()], tmp_path / "o", tell=heard.append)["methods"]["Burst"]

@@ -44,6 +44,8 @@ class Extender(ABC):
     in it); None: it keeps nothing."""
     unlabelled: ClassVar[bool] = False
     """Whether it can use a task's unlabelled images."""
+    needs_trained_body: ClassVar[bool] = False
+    """Whether it leaves the body as it is, or its lower part, and so has nothing to build on where the weights are fresh."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
         """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""

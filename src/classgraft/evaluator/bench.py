@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,9 @@ from classgraft.evaluator.protocols import Equal, Protocol, Stream
 from classgraft.evaluator.reading import Given, chosen, read
 from classgraft.evaluator.settings import Setting, named
 from classgraft.evaluator.spread import one_by_one, over_ray
+from classgraft.extenders.finetune import Finetune
 from classgraft.history import versions
+from classgraft.models.classifier import Classifier
 from classgraft.pages import write
 from classgraft.training.carries import digest
 from classgraft.training.engine import device as chosen_device
@@ -59,6 +62,8 @@ def bench(
 
     Args:
         methods: names of the catalogue and extenders of one's own, which need no registration; a mapping names them anew.
+            Where the network is fresh, a method with ``needs_trained_body`` begins with a body that has learnt the first
+            task by fine-tuning, in the setting's recipe; the time of that counts as its own.
         images: the training images; None: those of the protocol.
         test: the test images, on which nothing is chosen.
         out: the folder of the results. Given again, finished cells are read and the one that was broken off goes on.
@@ -126,13 +131,32 @@ class _Job:
     precision: Literal["fp32", "bf16"] | None
     known: dict[Order, dict[str, str]] = dataclasses.field(default_factory=dict)
     """Fingerprints of the images that come in an order."""
+    bodies: dict[tuple[int, Order], tuple[Classifier, float]] = dataclasses.field(default_factory=dict)
+    """What has learnt the first task, without its head, by seed and order; and the seconds that it took."""
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         runs = self.runs(cell)
-        with engine(device=self.device, precision=self.precision), keeping(runs, cell.settings):
+        with engine(device=self.device, precision=self.precision):
             start = self.setting.start.classifier(cell.seed).to(chosen_device())
-            stream = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed)
-            return measured(cell, start, stream, runs / "seconds.json")
+            stream, seconds = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed), 0.0
+            if self.begins(cell):
+                start, seconds = self.begun(cell, start, stream)
+            with keeping(runs, cell.settings):
+                return measured(cell, start, stream, runs / "seconds.json", seconds)
+
+    def begins(self, cell: Cell) -> bool:
+        """Whether the body has to learn the first task before the method can do anything with it."""
+        return self.setting.start.fresh and getattr(cell.method, "needs_trained_body", False)
+
+    def begun(self, cell: Cell, start: Classifier, stream: Stream) -> tuple[Classifier, float]:
+        """A body that has learnt the first task by fine-tuning; once for all methods that need one."""
+        if (cell.seed, cell.order) not in self.bodies:
+            recipe = dataclasses.replace(self.setting.recipe, seed=cell.seed)
+            began = time.perf_counter()
+            with keeping(self.runs(cell) / "body", repr(recipe)):
+                learnt = Finetune(statistics=True, recipe=recipe).extend(start, None, next(iter(stream))[0])
+            self.bodies[cell.seed, cell.order] = learnt.headed([], ()).eval(), time.perf_counter() - began
+        return self.bodies[cell.seed, cell.order]
 
     def runs(self, cell: Cell) -> Path:
         """Where the cell's training is kept safe while it is under way."""
@@ -143,10 +167,13 @@ class _Job:
         return {
             "method": cell.settings,
             "protocol": repr(self.setting.protocol),
-            "network": f"{self.setting.start} {self._weights}".strip(),
+            "network": f"{self.setting.start} {self._weights}".strip() + self._begins_by(cell),
             "preparation": repr(self.train.preparation),
             **self._prints(cell.order),
         }
+
+    def _begins_by(self, cell: Cell) -> str:
+        return f", first fine-tuned by {self.setting.recipe}" if self.begins(cell) else ""
 
     @functools.cached_property
     def _weights(self) -> str:

@@ -50,11 +50,11 @@ class Cell:
         return repr(self.method) if is_dataclass(self.method) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def measured(cell: Cell, start: Classifier, stream: Stream, times: Path) -> dict[str, Any]:
+def measured(cell: Cell, start: Classifier, stream: Stream, times: Path, begun: float = 0.0) -> dict[str, Any]:
     """A line of the results: the stream from the classifier without classes to its last step.
 
-    Only the method's own two verbs are timed. ``times`` keeps the seconds of finished steps for a cell that is broken off;
-    the step that was under way then counts from where it goes on.
+    Only the method's own two verbs are timed; ``begun`` seconds went before the first. ``times`` keeps the seconds of
+    finished steps for a cell that is broken off; the step that was under way then counts from where it goes on.
     """
     model, memory = start, None
     tests: list[Images] = []
@@ -68,7 +68,7 @@ def measured(cell: Cell, start: Classifier, stream: Stream, times: Path) -> dict
         model = cell.method.extend(model, memory, task)
         memory = cell.method.remember(model, task, memory)
         if step == len(seconds):
-            seconds.append(round(time.perf_counter() - began, 3))
+            seconds.append(round(time.perf_counter() - began + (0.0 if step else begun), 3))
             fresh = times.with_suffix(".fresh")
             fresh.write_text(json.dumps(seconds))
             fresh.replace(times)

@@ -39,6 +39,11 @@ class Start:
             + " pretrained" * bool(self.weights)
         )
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its weights are drawn at random, as far as can be told."""
+        return self.weights is None and isinstance(self.source, str)
+
     def preparation(self, size: int) -> Preparation:
         """For squares of ``size`` pixels."""
         stated = (

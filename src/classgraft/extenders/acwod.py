@@ -21,7 +21,7 @@ Differs from the paper (neither full text nor code was at hand; this follows the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,7 @@ the time the best slope was 0.9 to 1.1 whatever learnt (docs/results.md)."""
 class ACWOD(Extender):
     """Chosen layers learn from new photos, whose targets keep a share of what the original network says."""
 
+    needs_trained_body: ClassVar[bool] = True
     layers: Layers = "last-block"
     """What learns: ``all``; ``last-block`` and head (ACWOD); the ``head``; or head and an ``adapter`` beside the frozen
     last block."""

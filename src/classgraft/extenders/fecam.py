@@ -36,6 +36,7 @@ class FeCAM(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | None] = Moments
+    needs_trained_body: ClassVar[bool] = True
     power: float = 0.5
     """Lambda of Tukey's transform, equation 9; 1 leaves features as they are (the paper's choice for transformers)."""
     gamma1: float = 1.0

@@ -48,6 +48,7 @@ class GLNE(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | UnionType] = Mixtures | Generative
+    needs_trained_body: ClassVar[bool] = True
     views: int = 8
     """Views of each photo that are looked at: the photo, its mirror image, then random crops."""
     base: float = 1.0

@@ -31,6 +31,7 @@ class GLNELiteral(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type] = Mixtures
+    needs_trained_body: ClassVar[bool] = True
     alpha: float = 0.5
     """Weight of the distillation term; the cross-entropy has the rest."""
     weight_decay: float = 0.03

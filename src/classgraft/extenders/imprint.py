@@ -9,6 +9,7 @@ has rows of another length, so here the imprinted direction is given the mean le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier
@@ -20,6 +21,7 @@ from classgraft.verbs import Extender
 class Imprint(Extender):
     """New rows are normalised means of the photos' normalised features."""
 
+    needs_trained_body: ClassVar[bool] = True
     views: int = 1
     """Views of each photo; the paper averages over them as well (its section 4.2)."""
     seed: int = 0

@@ -48,6 +48,7 @@ class NearestNeighbours(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | None] = Kept
+    needs_trained_body: ClassVar[bool] = True
     neighbours: int = 20
     """k."""
     temperature: float = 0.07

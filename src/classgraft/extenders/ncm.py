@@ -26,6 +26,7 @@ class NearestClassMean(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | None] = Moments
+    needs_trained_body: ClassVar[bool] = True
     metric: Literal["cosine", "euclidean"] = "cosine"
     """Whether features are brought to length 1 first, and means again; or both are taken as they are."""
 

@@ -17,7 +17,7 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from classgraft.verbs import Extender
 class Piggyback(Extender):
     """Cross-entropy on the new photos through thresholded masks, whose real numbers take the gradient as it is."""
 
+    needs_trained_body: ClassVar[bool] = True
     threshold: float = 5e-3
     """Tau: a weight is used where its real-valued mask is above this."""
     start: float = 1e-2

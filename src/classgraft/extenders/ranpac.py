@@ -75,6 +75,7 @@ class RanPAC(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | None] = Projected
+    needs_trained_body: ClassVar[bool] = True
     width: int = 10_000
     """M, projected features; memory and time go with its square and its cube."""
     seed: int = 0

@@ -8,6 +8,7 @@ baseline "feature extraction" of Li and Hoiem: Learning without Forgetting, ECCV
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from classgraft.verbs import Extender
 class Rows(Extender):
     """Full-batch Adam on the new rows alone, over features computed once."""
 
+    needs_trained_body: ClassVar[bool] = True
     views: int = 8
     """Views of each photo."""
     steps: int = 400

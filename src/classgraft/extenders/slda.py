@@ -29,6 +29,7 @@ class SLDA(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type | None] = Moments
+    needs_trained_body: ClassVar[bool] = True
     shrinkage: float = 1e-4
     """Epsilon: the covariance counts 1 - epsilon, the unit matrix epsilon."""
 

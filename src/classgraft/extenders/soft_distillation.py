@@ -31,6 +31,7 @@ class SoftDistillation(Extender):
 
     keeps: ClassVar[str] = "statistics"
     memory_type: ClassVar[type] = Mixtures
+    needs_trained_body: ClassVar[bool] = True
     strength: float = 1.0
     """Lambda, the weight of the distillation loss; 0 leaves nothing of the old network's answers but its labels."""
     temperature: float = 2.0
