@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import UnionType
 from typing import ClassVar, Generic, TypeVar
 
@@ -10,6 +11,8 @@ from torch import nn
 
 from classgraft.data.images import Images, Task
 from classgraft.models.classifier import Classifier
+from classgraft.training.exemplars import Budget, Exemplars, Unit, keep
+from classgraft.training.recipe import Recipe
 
 Network = TypeVar("Network", bound=nn.Module)
 """What a distiller works on: a classifier, or a network that labels every pixel."""
@@ -54,6 +57,29 @@ class Extender(ABC):
     @abstractmethod
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         """A grown copy. The images of earlier tasks are gone: there is only what ``remember`` kept."""
+
+
+@dataclass(frozen=True)
+class Rehearsal(Extender):
+    """An extender that trains on exemplars of every class seen, kept within a budget."""
+
+    keeps: ClassVar[str] = "images"
+    memory_type: ClassVar[type] = Exemplars
+    exemplars: int = 2000
+    """How much is kept, in ``unit``."""
+    unit: Unit = "images"
+    """What ``exemplars`` counts."""
+    herded: bool = True
+    """Choose exemplars by herding, else at random."""
+    recipe: Recipe = Recipe()
+
+    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
+        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
+        return keep(memory, self.seen_by(model), model.classes, task.train, budget)
+
+    def seen_by(self, model: Classifier) -> nn.Module:
+        """The body in whose features exemplars are herded."""
+        return model.body
 
 
 class Distiller(ABC, Generic[Network]):

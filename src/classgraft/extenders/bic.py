@@ -12,7 +12,6 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,34 +22,20 @@ from classgraft.data.images import Images, Task
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, folded, frozen
 from classgraft.training.answers import answers, asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
 from classgraft.training.solve import solve
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class BiasCorrection(Extender):
+class BiasCorrection(Rehearsal):
     """Cross-entropy and distillation at the ratio of new and old classes; then alpha and beta on held-out images."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
     temperature: float = 2.0
     """T, equation 1."""
     held_out: float = 0.1
     """Share of an old class's exemplars held out for the correction, and as many images of each new class (section 5.1)."""
-    exemplars: int = 2000
-    """How much is kept, in ``unit``; the held-out part is in it."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, model.body, model.classes, task.train, budget)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)

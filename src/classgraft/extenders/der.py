@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,10 @@ from classgraft.models.pruned import pruned
 from classgraft.models.rows import align, fresh, narrow, widened
 from classgraft.models.side_by_side import SideBySide, bodies, successor
 from classgraft.training.answers import asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 OFFICIAL = Recipe(epochs=170, batch_size=128, lr=0.1, weight_decay=5e-4, milestones=(110 / 170, 130 / 170))
 """Of the authors' code for CIFAR-100, whose milestones count from the end of ten epochs of warm-up."""
@@ -47,11 +47,9 @@ PYCIL = replace(OFFICIAL, weight_decay=2e-4, milestones=(80 / 170, 120 / 170, 15
 
 
 @dataclass(frozen=True)
-class DER(Extender):
+class DER(Rehearsal):
     """A new body learns beside the frozen old ones; then the head learns again from as many images of every class."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
     auxiliary: float = 1.0
     """Lambda_a, weight of telling the task's classes from one another and from all others by the new features alone."""
     masks: bool = False
@@ -68,13 +66,6 @@ class DER(Extender):
     """Epochs of the balanced stage over the recipe's (the authors': 30 to 170); half-way its rate falls to a tenth."""
     temperature: float = 5.0
     """Delta, what the logits of the balanced stage are divided by."""
-    exemplars: int = 2000
-    """How much is kept, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
 
     @classmethod
     def official(cls, **changed: Any) -> Self:
@@ -85,10 +76,6 @@ class DER(Extender):
     def pycil(cls, **changed: Any) -> Self:
         """As the PyCIL library trains: the rows' lengths are aligned, as of WA, in place of the balanced stage."""
         return cls(**{"recipe": PYCIL, "finish": "aligned", **changed})
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, model.body, model.classes, task.train, budget)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, first = frozen(model), not model.classes

@@ -10,35 +10,19 @@ a new image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 
 from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier, folded
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class Replay(Extender):
+class Replay(Rehearsal):
     """Cross-entropy over all classes on new images and exemplars alike; every weight is free."""
-
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
-    exemplars: int = 2000
-    """How much is kept, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, model.body, model.classes, task.train, budget)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         grown = model.grown(task.classes).requires_grad_(True)

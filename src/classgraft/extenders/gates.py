@@ -17,7 +17,7 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,18 +32,15 @@ from classgraft.models.kernels import Learning, gated, settled, started
 from classgraft.models.own import Own, fresh_judge, side_by_side
 from classgraft.models.statistics import linear
 from classgraft.training.answers import answers, asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep
+from classgraft.training.exemplars import Exemplars
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class Gates(Extender):
+class Gates(Rehearsal):
     """Cross-entropy through gates that are drawn, a price on open ones, then a classifier that tells the tasks apart."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
     sparsity: float = 0.5
     """Lambda_s, weight of the share of open gates, mean over layers."""
     patience: float = 0.25
@@ -54,17 +51,6 @@ class Gates(Extender):
     """Classes that share a softmax while a task learns: its own (the paper), or all."""
     statistics: bool = False
     """Whether the batch-norm statistics of a task follow its photos where the network was trained before; else always."""
-    exemplars: int = 2000
-    """How much is kept for the task classifier, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, model.body, model.classes, task.train, budget)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         names = model.unknown(task.classes)

@@ -11,40 +11,27 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from classgraft.data.images import Images, Task
 from classgraft.losses.distillation import sigmoid_cross_entropy
 from classgraft.models.classifier import Classifier, folded, frozen
 from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.training.answers import answers, asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class ICaRL(Extender):
+class ICaRL(Rehearsal):
     """Sigmoid outputs learn labels for new classes and the old network's answers for old ones; nearest means answer."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
-    exemplars: int = 2000
-    """K, how much is kept, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding (algorithm 4), else at random."""
-    recipe: Recipe = Recipe()
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, trainable(model).body, model.classes, task.train, budget)
+    def seen_by(self, model: Classifier) -> nn.Module:
+        return trainable(model).body
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old = frozen(trainable(model))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,18 +27,15 @@ from classgraft.models.classifier import Classifier, feature_width, folded, froz
 from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training.answers import answers, asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class PODNet(Extender):
+class PODNet(Rehearsal):
     """A hinge on proxies' similarities; pooled maps and features stay near the old network's; a balanced end."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
     spatial: float = 3.0
     """Lambda_c, weight of the pooled maps' distance, times sqrt(classes / new classes)."""
     flat: float = 1.0
@@ -50,18 +46,10 @@ class PODNet(Extender):
     """Delta, equation 12."""
     balancing: float = 0.125
     """Epochs of fine-tuning the proxies on as many images of every class, as a share of the recipe's."""
-    exemplars: int = 2000
-    """How much is kept, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
 
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
+    def seen_by(self, model: Classifier) -> nn.Module:
         known = proxies_of(model)
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, known.body if known else model.body, model.classes, task.train, budget)
+        return known.body if known else model.body
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         known = proxies_of(model)

@@ -11,7 +11,6 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,33 +21,19 @@ from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, folded, frozen
 from classgraft.models.rows import align
 from classgraft.training.answers import asked
-from classgraft.training.exemplars import Budget, Exemplars, Unit, keep, replayed
+from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
-from classgraft.training.recipe import Recipe
-from classgraft.verbs import Extender
+from classgraft.verbs import Rehearsal
 
 
 @dataclass(frozen=True)
-class WeightAligning(Extender):
+class WeightAligning(Rehearsal):
     """Cross-entropy and distillation at the ratio of new and old classes; then the rows' mean lengths are made equal."""
 
-    keeps: ClassVar[str] = "images"
-    memory_type: ClassVar[type] = Exemplars
     temperature: float = 2.0
     """T, equation 2."""
     clip: bool = True
     """Hold rows non-negative, as features after ReLU are (section 4.3)."""
-    exemplars: int = 2000
-    """How much is kept, in ``unit``."""
-    unit: Unit = "images"
-    """What ``exemplars`` counts."""
-    herded: bool = True
-    """Choose exemplars by herding, else at random."""
-    recipe: Recipe = Recipe()
-
-    def remember(self, model: Classifier, task: Task, memory: object | None) -> Exemplars:
-        budget = Budget(self.exemplars, self.unit, self.herded, self.recipe.seed)
-        return keep(memory, model.body, model.classes, task.train, budget)
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)

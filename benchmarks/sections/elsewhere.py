@@ -1,0 +1,79 @@
+"""Boxes, masks and points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sections.writing import basis, grid, over
+
+
+def cells(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/bccd.py."""
+    if "bccd" not in found:
+        return ""
+    result, sections = found["bccd"], []
+    looked = ("train", "held out", "test")
+    students = [row for row in result["rows"] if row["part"] == "distill"]
+    if students:
+        lines = []
+        for name in dict.fromkeys(row["name"] for row in students):
+            draws = [row for row in students if row["name"] == name]
+            values = [over([row[part] for row in draws], "all") for part in looked]
+            lines.append([name, f"{draws[0]['parameters']:,}", *values, str(len(draws))])
+        head = ["student learns from", "parameters", *looked, "seeds"]
+        sections.append(f"### Narrow detectors\n\nMean average precision at an overlap of 0.5.\n\n{grid(head, lines)}")
+    rows = [row for row in result["rows"] if row["part"] == "graft"]
+    if rows:
+        lines = []
+        for name, shots in sorted(dict.fromkeys((row["name"], row["shots"]) for row in rows), key=lambda key: key[1]):
+            tested = [row["test"] for row in rows if (row["name"], row["shots"]) == (name, shots)]
+            for draw in tested:
+                draw["harmonic"] = 2 * draw["old"] * draw["new"] / max(draw["old"] + draw["new"], 1e-9)
+            values = [over(tested, key) for key in ("before", "old", "new", "harmonic", "proposed")]
+            lines.append([name, str(shots) if shots else "all", *values, str(len(tested))])
+        head = ["method", "images", "old before", "old", "new", "harmonic", "proposed", "seeds"]
+        sections.append(
+            "### Platelets grafted onto a detector of the other cells\n\nAverage precision at an overlap of 0.5 on test;"
+            f" proposed is the share of Platelets that the first stage proposes at all.\n\n{grid(head, lines)}"
+        )
+    return f"## Blood cells\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def streets(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/camvid.py."""
+    if "camvid" not in found:
+        return ""
+    result, lines = found["camvid"], []
+    for student, method in dict.fromkeys((row["student"], row["method"]) for row in result["rows"]):
+        draws = [row for row in result["rows"] if (row["student"], row["method"]) == (student, method)]
+        size = f"{draws[0]['parameters']:,}"
+        lines.append(
+            [method, student, size, *(over(draws, key) for key in ("train", "test", "pixels")), str(len(draws))]
+        )
+    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "test pixels right", "seeds"]
+    return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
+
+
+def faces(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/faces.py."""
+    if "faces" not in found:
+        return ""
+    result, sections = found["faces"], []
+    regions = ("all", "jaw and brows", "nose and eyes", "mouth")
+    titles = {"experts": "Experts of parts", "data": "Unlabelled faces", "video": "Frames of a video"}
+    for part, title in titles.items():
+        rows, lines = [row for row in result["rows"] if row["part"] == part], []
+        for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
+            draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
+            tested = [row["test"] for row in draws]
+            more = {"experts": [over(tested, region) for region in regions],
+                    "data": [str(times), over(tested, "all"), over(draws, "labels")],
+                    "video": [over(tested, "all"), *(over([row[worse] for row in draws], "all") for worse in
+                              ("blurred", "occluded")), over(draws, "motion")]}[part]  # fmt: skip
+            lines.append([name, *more, str(len(draws))])
+        head = {"experts": ["learns from", *regions], "data": ["learns from", "times the schedule", "error", "labels"],
+                "video": ["", "as they are", "blurred", "occluded", "motion"]}[part]  # fmt: skip
+        if lines:
+            sections.append(f"### {title}\n\n{grid([*head, 'seeds'], lines)}")
+    figure = "\n\n![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
+    return f"## Points of faces\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"

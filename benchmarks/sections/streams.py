@@ -1,0 +1,190 @@
+"""Classes that come in steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from classgraft.metrics import student_interval
+from sections.writing import basis, grid, over
+
+WAYS = {"flowers": "The ImageNet MobileNetV2 learns ten flowers", "mnist": "A CIFAR-10 ResNet-56 learns MNIST"}
+
+
+def ways(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/ways.py: the table of the LwF paper, and the lecture's of properties, measured."""
+    if "ways" not in found:
+        return ""
+    result, parts = found["ways"], []
+    for pair, title in WAYS.items():
+        rows = [row for row in result["rows"] if row["pair"] == pair]
+        lines = []
+        for way in dict.fromkeys(row["way"] for row in rows):
+            draws = [row for row in rows if row["way"] == way]
+            first = {row["seed"]: row for row in rows if row["way"] == "LwF"}
+            less = [{key: row[key] - first[row["seed"]][key] for key in ("old", "new")} for row in draws]
+            shown = [over(draws, key) for key in ("old", "new")]
+            if way != "LwF":
+                shown = [
+                    text if text.startswith("-") else f"+{text}" for text in (over(less, "old"), over(less, "new"))
+                ]
+            sizes = [
+                {"bytes": row["bytes"] / 2**20, "seconds": row["seconds"], "ms": row["milliseconds"]} for row in draws
+            ]
+            kept = f"{draws[0]['old images']:,}" if draws[0]["old images"] else "none"
+            lines.append(
+                [way, *shown, over(sizes, "seconds"), over(sizes, "ms"), over(sizes, "bytes"), kept, str(len(draws))]
+            )
+        if lines:
+            before = sum(row["old before"] for row in rows) / len(rows)
+            head = ["way", "old", "new", "seconds to learn", "ms an image", "MiB stored", "old images needed", "seeds"]
+            n = result["n"][pair]
+            parts.append(
+                f"### {title}\n\nn = {n['old']} old and {n['new']} new test images; {before:.1f} % of the old ones before."
+                f"\n\n{grid(head, lines)}"
+            )
+    return (
+        "## Ways to learn a second task\n\nAfter table 1 of Learning without Forgetting: LwF in per cent, the others as"
+        " differences to it. Each task answers among its own classes, so the task is known. Times are of one thread beside"
+        " other jobs: those of asking one and the same network scatter by a factor of two. Duplicating asks two networks.\n\n"
+        + "\n\n".join(parts)
+        + f"\n\n{basis(result)}"
+    )
+
+
+SIZED = ("exemplars", "icarl", "wa", "der")
+"""Of which there are rows of other sizes in benchmarks/stream.py."""
+
+
+def stream(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/stream.py: every learner, and what more bytes or fewer parameters do."""
+    if "stream" not in found:
+        return ""
+    result, keys = found["stream"], ("average", "last", "old", "new", "harmonic")
+    learners, sized = [], []
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        draws = [row for row in result["rows"] if row["method"] == method]
+        shown = [{key: 100 * row[key] for key in (*keys, "forgetting")} for row in draws]
+        mean = {key: sum(row[key] for row in draws) / len(draws) for key in ("bytes", "model_bytes", "seconds")}
+        row = [method, *(over(shown, key) for key in keys)]
+        name, _, other = method.partition(",")
+        if not other:
+            kept, minutes = f"{mean['bytes'] / 2**20:.1f}", f"{mean['seconds'] / 60:.0f}"
+            learners.append([*row, over(shown, "forgetting"), kept, minutes, str(len(draws))])
+        if name in SIZED:
+            thousands = over([{"": row["parameters"] / 1000} for row in draws], "")
+            whole = f"{(mean['bytes'] + mean['model_bytes']) / 2**20:.1f}"
+            sized.append([*row, thousands, whole, str(len(draws))])
+    parts = [
+        f"## A stream of Tiny-ImageNet classes\n\n{result['what']}; {result['n']:,} test images after the last step. One recipe"
+        " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"
+        " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
+        " beside another job.",
+        grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "seeds"], learners),
+    ]
+    if any(method.startswith("der") for method, *_ in sized):
+        parts += [
+            "### Bytes and parameters\n\nThe rows of one budget of exemplars, and those whose model and memory together take as"
+            " many bytes as DER's. Parameters of the model that answers after the last step; masks with four weights of the"
+            " sparsity loss.\n\n![Average accuracy over parameters](stream.svg)",
+            grid(["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"], sized),
+        ]
+    return "\n\n".join([*parts, basis(result)])
+
+
+MASKED = {
+    "flowers": ("Ten flowers on the ImageNet MobileNetV2",
+                {"own": "flowers among themselves", "joint": "flowers among all", "old joint": "ImageNet's own among all",
+                 "old own": "among themselves", "masked out": "weights masked, %", "bits a weight": "bits a weight"}),
+    "split": ("MNIST in five tasks, three convolutions",
+              {"own": "task known", "joint": "task not known", "backward": "backward transfer",
+               "masked out": "weights masked, %", "bits a weight": "bits a weight"}),
+    "gates": ("MNIST in five tasks, gates", {"own": "task known", "joint": "task not known",
+                                             "backward": "backward transfer", "capacity": "kernels in use, %"}),
+}  # fmt: skip
+"""Parts of benchmarks/masks.py, and what is shown of their rows."""
+
+
+def masks(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/masks.py."""
+    if "masks" not in found:
+        return ""
+    result, sections = found["masks"], []
+    for part, (title, keys) in MASKED.items():
+        rows = [row for row in result["rows"] if row["part"] == part]
+        if not rows:
+            continue
+        lines = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            draws = [row for row in rows if row["method"] == method]
+            lines.append([method, *(over(draws, key) for key in keys), str(len(draws))])
+        counts = ", ".join(f"{value} {key}" for key, value in rows[0]["n"].items())
+        before = f" ImageNet's own before: {rows[0]['old before']:.1f}." if "old before" in rows[0] else ""
+        figure = "![Accuracy over capacity](gates.svg)\n\n" if part == "gates" else ""
+        table = grid(["method", *keys.values(), "seeds"], lines)
+        sections.append(f"### {title}\n\nImages: {counts}.{before}\n\n{figure}{table}")
+    return f"## Masks and gates\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+REPLAY = {
+    "split": ("Split MNIST, two digits at a time, one label space", ("last", "first task", "last task")),
+    "pair, MNIST first": ("MNIST, then Fashion-MNIST", ("last", "first task", "last task")),
+    "pair, Fashion-MNIST first": ("Fashion-MNIST, then MNIST", ("last", "first task", "last task")),
+    "photos": ("CIFAR-10 ResNet-56 extended with ten Tiny-ImageNet classes", ("old before", "old", "new", "harmonic")),
+}
+
+
+def replay(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/replay.py."""
+    if "replay" not in found:
+        return ""
+    result, sections = found["replay"], []
+    for part, (title, keys) in REPLAY.items():
+        rows, lines = [row for row in result["chosen"] if row["part"] == part], []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            draws = [row for row in rows if row["method"] == method]
+            strength = f"{draws[0]['strength']:g}" if draws[0]["strength"] else ""
+            lines.append(
+                [method, strength, *(over(draws, key) for key in keys), f"{draws[0]['bytes']:,}", str(len(draws))]
+            )
+        if lines:
+            drawn = part.replace(", ", "-").replace(" ", "-")
+            figure = "" if part == "photos" else f"\n\n![Drawn after each task, a row a task](replay-{drawn}.png)"
+            head = ["method", "strength", *keys, "bytes kept", "draws"]
+            sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}{figure}")
+    return f"## Generative replay\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def attention(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/lwm.py."""
+    if "lwm" not in found:
+        return ""
+    result, lines, keys = found["lwm"], [], ("first before", "first", "last", "all", "same", "empty")
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        draws = [row for row in result["rows"] if row["method"] == method]
+        drifts = [row["drift"] for row in draws if "drift" in row]  # not told where every map is empty
+        mean, half = student_interval(drifts) if drifts else (math.nan, math.nan)
+        drift = "-" if mean != mean else f"{mean:.2f}" if half != half else f"{mean:.2f} ± {half:.2f}"
+        lines.append([method, drift, *(over(draws, key) for key in keys), over(draws, "seconds"), str(len(draws))])
+    maps = "\n\n".join(
+        f"{name}: test images, where the network looked after the first task, and after the last.\n\n![{name}](lwm-{file}.png)"
+        for name, file in (("Fine-tuning", "finetune"), ("LwF", "lwf"), ("LwM, gamma 1", "lwm-gamma-1"))
+    )
+    head = ["method", "drift", *keys, "seconds", "draws"]
+    return f"## Attention\n\n{result['what']}\n\n{grid(head, lines)}\n\n{maps}\n\n{basis(result)}"
+
+
+def dropout(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/dropout.py."""
+    if "dropout" not in found:
+        return ""
+    result, sections = found["dropout"], []
+    for pair in dict.fromkeys(line["pair"] for line in result["summaries"]):
+        lines = [[line["arm"], *(f"{100 * line[key]:.1f}" for key in ("area", "old", "new")), str(line["width"]),
+                  str(line["configurations"])] for line in result["summaries"] if line["pair"] == pair]  # fmt: skip
+        head = ["arm", "area under the frontier", "old error", "new error", "width", "configurations"]
+        sections.append(f"### {pair.capitalize()}\n\n{grid(head, lines)}\n\n![Frontiers of errors](dropout-{pair}.svg)")
+    return (
+        f"## Dropout against forgetting\n\n{result['what']} Errors and width: of the epoch with the least sum of held-out"
+        " errors. All in per cent.\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+    )

@@ -1,0 +1,27 @@
+"""What the sections share: tables in Markdown, means with their intervals, and what a file says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from classgraft.metrics import student_interval
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def over(draws: Sequence[dict[str, Any]], key: str) -> str:
+    values = [draw[key] for draw in draws if key in draw]
+    if not values:
+        return "-"
+    mean, half = student_interval(values)
+    return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
+
+
+def basis(result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    return f"{where}; " + ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {result['date']}."
