@@ -722,6 +722,14 @@ def test_a_student_of_other_classes_or_images_of_none_are_refused(name: str) -> 
         made(name).distill(*cast(name, trained(), student(), photos(NEW)))
 
 
+@pytest.mark.parametrize("name", sorted({*DISTILLERS} - SEGMENTERS - POINTERS))
+def test_what_is_no_classifier_is_not_distilled_as_one(name: str) -> None:
+    pixels = Segmenter(nn.Conv2d(3, 4, 1), OLD)
+    for pair in ((pixels, pixels), (trained(), pixels), (pixels, student())):
+        with pytest.raises(InputError, match="take structured"):
+            made(name).distill(*pair, photos(OLD))
+
+
 @extenders
 def test_a_grown_model_shares_no_memory_with_the_one_given(name: str) -> None:
     method, model = made(name), trained()

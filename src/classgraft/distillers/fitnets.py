@@ -25,7 +25,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.stages import Staged, Tapped, pairs
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.teaching import seated, told
+from classgraft.training.teaching import seated_classifiers, told
 from classgraft.verbs import Distiller
 
 
@@ -46,7 +46,7 @@ class FitNets(Distiller[Classifier]):
     recipe: Recipe = Recipe(optimiser="adamw", lr=1e-3, weight_decay=1e-4, milestones=())
 
     def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
-        teacher, learner, images = seated(teacher, student, images)
+        teacher, learner, images = seated_classifiers(teacher, student, images)
         words = (self.layers,) if self.layers else ()
         found = pairs(learner, teacher, words, images.view(torch.arange(1), learner.device))
         guided, hint = found[(len(found) - 1) // 2]

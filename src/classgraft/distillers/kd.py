@@ -20,7 +20,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.stages import Tapped
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.teaching import seated, told
+from classgraft.training.teaching import seated_classifiers, told
 from classgraft.verbs import Distiller
 
 
@@ -37,7 +37,7 @@ class SoftTargets(Distiller[Classifier]):
     recipe: Recipe = Recipe(lr=0.05)
 
     def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
-        teacher, learner, images = seated(teacher, student, images)
+        teacher, learner, images = seated_classifiers(teacher, student, images)
         answer = told(Tapped(teacher), images, self.recipe.augment)
 
         def objective(batch: Batch) -> Terms:

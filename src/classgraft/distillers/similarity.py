@@ -20,7 +20,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.stages import Tapped, pairs
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
-from classgraft.training.teaching import seated, told
+from classgraft.training.teaching import seated_classifiers, told
 from classgraft.verbs import Distiller
 
 
@@ -39,7 +39,7 @@ class SimilarityPreserving(Distiller[Classifier]):
     recipe: Recipe = Recipe(lr=0.05, batch_size=128)
 
     def distill(self, teacher: Classifier, student: Classifier, images: Images) -> Classifier:
-        teacher, learner, images = seated(teacher, student, images)
+        teacher, learner, images = seated_classifiers(teacher, student, images)
         found = pairs(learner, teacher, self.layers, images.view(torch.arange(1), learner.device))
         found = found if self.layers else found[-1:]
         tapped = Tapped(learner, *(own for own, _ in found))

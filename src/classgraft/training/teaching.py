@@ -41,6 +41,18 @@ def seated(teacher: Teacher, student: Student, images: Images) -> tuple[Teacher,
     return frozen(teacher), copy.deepcopy(student).eval().requires_grad_(True), found
 
 
+def seated_classifiers(
+    teacher: Classifier, student: Classifier, images: Images
+) -> tuple[Classifier, Classifier, Images]:
+    """Likewise, of classifiers alone."""
+    if not isinstance(teacher, Classifier) or not isinstance(student, Classifier):
+        raise InputError(
+            "kd, fitnets and similarity distill classifiers; for networks that label every pixel take structured, for"
+            " those that find keypoints part-experts."
+        )
+    return seated(teacher, student, images)
+
+
 def told(teacher: Tapped, images: Images, augment: str) -> Callable[[Batch], list[Tensor]]:
     """What a frozen teacher says to a batch of these images: logits (B, K), then the activations of its named parts.
 
