@@ -92,6 +92,32 @@ def stream(found: dict[str, Any]) -> str:
     return "\n\n".join([*parts, basis(result)])
 
 
+def reference(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/reference.py: the same streams by another library."""
+    if "reference" not in found:
+        return ""
+    result, lines = found["reference"], []
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        sides = {side: {row["seed"]: row for row in result["rows"] if (row["method"], row["side"]) == (method, side)}
+                 for side in ("avalanche", "ours")}  # fmt: skip
+        both = sorted(sides["ours"].keys() & sides["avalanche"].keys())
+        for side, rows in sides.items():
+            shown = [{key: 100 * row[key] for key in ("average", "last")} for row in rows.values()]
+            minutes = f"{sum(row['seconds'] for row in rows.values()) / 60 / max(1, len(rows)):.1f}"
+            lines.append([method, side, over(shown, "average"), over(shown, "last"), minutes, str(len(rows))])
+        gains = [
+            {key: 100 * (sides["ours"][seed][key] - sides["avalanche"][seed][key]) for key in ("average", "last")}
+            for seed in both
+        ]
+        lines.append([method, "difference", over(gains, "average"), over(gains, "last"), "", str(len(both))])
+    rival = next(row["versions"]["avalanche"] for row in result["rows"] if row["side"] == "avalanche")
+    return (
+        f"## Streams beside Avalanche\n\n{result['what']}; {result['n']:,} test images. The same images, order, network and"
+        f" recipe by Avalanche {rival}; benchmarks/reference.py says where the two cannot be the same. One thread beside"
+        f" another job.\n\n{grid(['method', 'side', 'average', 'last', 'minutes', 'seeds'], lines)}\n\n{basis(result)}"
+    )
+
+
 MASKED = {
     "flowers": ("Ten flowers on the ImageNet MobileNetV2",
                 {"own": "flowers among themselves", "joint": "flowers among all", "old joint": "ImageNet's own among all",
