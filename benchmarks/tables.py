@@ -37,8 +37,8 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
-             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, stream, reference, masks, replay, attention, dropout,
-             cells, streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, stream, reference, masks, replay,
+             attention, dropout, cells, streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     drawings = pictures(found)
