@@ -33,11 +33,12 @@ from classgraft.models.channels import FLOOR, IMAGES, Masked, plan, soft_mask
 from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import cut, headless
+from classgraft.models.kinds import build
 from classgraft.models.preparation import Preparation
 from classgraft.models.pruned import Pruned, pruned
 from classgraft.models.rows import fresh, narrow, widened
 from classgraft.models.side_by_side import SideBySide, bodies, successor
-from classgraft.models.structure import PLAIN, build, plain, spec
+from classgraft.models.structure import PLAIN, plain, spec
 from classgraft.training import engine as engines
 from classgraft.training import loop
 from classgraft.training.answers import answers

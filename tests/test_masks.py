@@ -26,7 +26,7 @@ from classgraft.evaluator.start import Start
 from classgraft.extenders.gates import Gates
 from classgraft.extenders.piggyback import Piggyback
 from classgraft.losses.gates import binary_concrete, open_share
-from classgraft.models import cifar_resnet, heads, structure
+from classgraft.models import cifar_resnet, heads, kinds, structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import cut
 from classgraft.models.gated import Gated, check, convolutions
@@ -555,7 +555,7 @@ def test_a_binary_mask_takes_a_bit_a_weight_on_disk(tmp_path: Path) -> None:
 )
 def test_trees_that_no_classgraft_wrote_are_refused(part: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        structure.build({**part, "inner": [structure.PLAIN]}, Body())
+        kinds.build({**part, "inner": [structure.PLAIN]}, Body())
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])

@@ -17,7 +17,8 @@ from classgraft.errors import InputError
 from classgraft.models import cifar_resnet
 from classgraft.models.adapter import Adapter, adapted, last_block
 from classgraft.models.cut import cut, headless
-from classgraft.models.structure import PLAIN, build, plain, spec
+from classgraft.models.kinds import build
+from classgraft.models.structure import PLAIN, plain, spec
 
 ADAPTED: dict[str, Any] = {"method": "acwod", "settings": {"layers": "adapter", "epochs": 1, "augment": "none"}}
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
-from classgraft.models import heads, structure
+from classgraft.models import heads, kinds, structure
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
@@ -112,7 +112,7 @@ class Bundle:
             memories = _memories(config.get("memory", {}), tensors)
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(MEMORY)}
             plain = structure.plain(self.model.body)
-            body = structure.build(config["graft"].get("body", structure.PLAIN), plain)
+            body = kinds.build(config["graft"].get("body", structure.PLAIN), plain)
             for name in self.model.body.state_dict().keys() - body.state_dict().keys():
                 del tensors[name]  # of a structure that the step added
             tensors = _head_of(config["graft"], tensors)
@@ -420,7 +420,7 @@ def _assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.M
             f"{what} holds a network given from Python ({architecture.name}); load it there with network=."
         )
     body = headless(architecture.build(len(classes)) if network is None else network, graft["head"])
-    body = structure.build(graft.get("body", structure.PLAIN), body)
+    body = kinds.build(graft.get("body", structure.PLAIN), body)
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
