@@ -39,9 +39,12 @@ def ways(found: dict[str, Any]) -> str:
             before = sum(row["old before"] for row in rows) / len(rows)
             head = ["way", "old", "new", "seconds to learn", "ms an image", "MiB stored", "old images needed", "seeds"]
             n = result["n"][pair]
+            right = {"old": before / 100, "new": next(row["new"] for row in rows if row["way"] == "LwF") / 100}
+            noise = {key: 196 * math.sqrt(p * (1 - p) / n[key]) for key, p in right.items()}
             parts.append(
                 f"### {title}\n\nn = {n['old']} old and {n['new']} new test images; {before:.1f} % of the old ones before."
-                f"\n\n{grid(head, lines)}"
+                f" So many images alone leave an accuracy uncertain by {noise['old']:.1f} points of old and {noise['new']:.1f}"
+                f" of new: smaller differences are within noise.\n\n{grid(head, lines)}"
             )
     return (
         "## Ways to learn a second task\n\nAfter table 1 of Learning without Forgetting: LwF in per cent, the others as"
