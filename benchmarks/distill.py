@@ -236,7 +236,7 @@ def main() -> None:
                 rows.append(run(cell, seed, given.short))
                 print(rows[-1], flush=True)
                 if not given.short:
-                    write("distill", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+                    write("distill", "smaller students of larger teachers", rows=rows)
 
 
 if __name__ == "__main__":

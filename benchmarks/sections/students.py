@@ -8,10 +8,18 @@ from sections.writing import basis, grid, over
 
 MISSING = ("threes before", "threes at 0.01", "corrected at 0.01", "threes at 0.03", "corrected at 0.03")
 PARTS = {
-    "missing": "MNIST, a student that never saw a 3",
-    "temperature": "MNIST, temperatures",
-    "depth": "MNIST, thin students, deeper and deeper",
-    "cifar": "CIFAR-10",
+    "missing": (
+        "MNIST, a student that never saw a 3",
+        "Its bias is raised by a rule that sees no 3 and no test image: until one in a hundred, or three in a hundred, held-out"
+        " images of the other digits are called a 3. One was the best for accuracy where a 5 or an 8 was missing and training"
+        " images stood in for the test; three found more than 95 % of those at temperatures from 8.",
+    ),
+    "temperature": ("MNIST, temperatures", "Students of 800 and of 30 units a layer, 15 epochs."),
+    "depth": (
+        "MNIST, thin students, deeper and deeper",
+        "Convolutions without norm and shortcuts, about 30,000 parameters each whatever the depth, 12 epochs.",
+    ),
+    "cifar": ("CIFAR-10", "A public ResNet-20 is the teacher; ResNet-8 and a thin ResNet-32 learn 30 epochs."),
 }
 
 
@@ -20,21 +28,28 @@ def distillation(found: dict[str, Any]) -> str:
     if "distill" not in found:
         return ""
     result, sections = found["distill"], []
-    for part, title in PARTS.items():
+    for part, (title, about) in PARTS.items():
         rows = [row for row in result["rows"] if row["part"] == part]
         if not rows:
             continue
-        keys = ("accuracy", *(MISSING if part == "missing" else ()))
+        keys = ("accuracy", "over plain", *(MISSING if part == "missing" else ()))
         master = rows[0]["teacher"]
+        plain = {(row["student"], row["seed"]): row["accuracy"] for row in rows if row["method"] == "plain"}
         lines = [["teacher", "", f"{master['parameters']:,}", f"{master['accuracy']:.1f}", *[""] * (len(keys) - 1)]]
         for student, method in dict.fromkeys((row["student"], row["method"]) for row in rows):
             draws = [row for row in rows if (row["student"], row["method"]) == (student, method)]
+            if method != "plain":
+                draws = [{**row, "over plain": row["accuracy"] - plain[student, row["seed"]]} for row in draws]
             lines.append([method, student, f"{draws[0]['parameters']:,}", *(over(draws, key) for key in keys)])
-        head = ["method", "student", "parameters", *keys]
-        sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}")
-    drawn = any(row["part"] == "temperature" for row in result["rows"])
-    figure = "\n\n![Errors over the temperature](temperature.svg)" if drawn else ""
-    return f"## Smaller students\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+        figure = "\n\n![Errors over the temperature](temperature.svg)" if part == "temperature" else ""
+        sections.append(
+            f"### {title}\n\n{about} {rows[0]['n']:,} test images, {len({row['seed'] for row in rows})} seeds.\n\n"
+            f"{grid(['method', 'student', 'parameters', *keys], lines)}{figure}"
+        )
+    return (
+        "## Smaller students\n\nOver plain: the difference from the same student, by the same seed, that learns from the"
+        " labels alone; within noise where its interval reaches 0.\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+    )
 
 
 def smaller(found: dict[str, Any]) -> str:
