@@ -14,7 +14,11 @@ PARTS = {
         " images of the other digits are called a 3. One was the best for accuracy where a 5 or an 8 was missing and training"
         " images stood in for the test; three found more than 95 % of those at temperatures from 8.",
     ),
-    "temperature": ("MNIST, temperatures", "Students of 800 and of 30 units a layer, 15 epochs."),
+    "temperature": (
+        "MNIST, temperatures",
+        "Students of 800 units a layer, 15 epochs, and of 30, 60 epochs. 15 were tried first and are too few for the small ones:"
+        " plain ones had 92.3 % of the test images, the others up to 1.7 points less, the higher the temperature the less.",
+    ),
     "depth": (
         "MNIST, thin students, deeper and deeper",
         "Convolutions without norm and shortcuts, about 30,000 parameters each whatever the depth, 12 epochs.",
