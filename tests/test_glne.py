@@ -148,6 +148,34 @@ def test_old_and_new_compete_fairly(table: dict[str, tuple[float, ...]]) -> None
     assert table["imprint"][1] - table["imprint"][0] > 0.15 or table["rows"][0] - table["rows"][1] > 0.15
 
 
+def stream(size: float = 1.0, scatter: float = 3.0) -> tuple[Classifier, list[float]]:
+    """Six classes at a time from no class at all; the final classifier, and accuracies on each six. Features of this size."""
+    generator = torch.Generator().manual_seed(0)
+    means, names = torch.randn(30, D, generator=generator), tuple(f"class {k:02}" for k in range(30))
+    model, memory, method = Classifier(nn.Flatten(), Head(), ()).eval(), None, GLNE(views=1)
+    for first in range(0, 30, 6):
+        labels = torch.arange(6).repeat_interleave(60)
+        features = size * (means[first + labels] + scatter * torch.randn(len(labels), D, generator=generator))
+        task = Task(names[first : first + 6], pictured(features, labels, names[first : first + 6]))
+        model = method.extend(model, memory, task)
+        memory = method.remember(model, task, memory)
+    truth = torch.arange(30).repeat_interleave(40)
+    test = size * (means[truth] + scatter * torch.randn(len(truth), D, generator=generator))
+    with torch.no_grad():
+        right = (test @ model.head.linear_part.weight.T + model.head.linear_part.bias).argmax(1) == truth
+    return model, [float(right[truth // 6 == step].float().mean()) for step in range(5)]
+
+
+def test_in_a_long_stream_of_classes_hard_to_tell_apart_none_starves() -> None:
+    model, right = stream(scatter=8.0)
+    assert len(model.classes) == 30
+    assert min(right) > 0.35 * max(right)  # 0.2 where the first classes count for more, 0.46 as it is
+
+
+def test_a_stream_from_no_class_does_not_depend_on_the_size_of_the_features() -> None:
+    assert stream(0.05)[1] == pytest.approx(stream()[1], abs=0.03)
+
+
 def test_without_the_generated_features_the_old_classes_are_lost(table: dict[str, tuple[float, ...]]) -> None:
     assert table["glne"][0] > 0.8
     assert table["control"][0] < 0.2

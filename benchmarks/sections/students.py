@@ -16,7 +16,7 @@ PARTS = {
     ),
     "temperature": (
         "MNIST, temperatures",
-        "Students of 800 units a layer, 15 epochs, and of 30, 60 epochs. 15 were tried first and are too few for the small ones:"
+        "Students of 800 units a layer, 15 epochs, and of 30, 60 epochs. 15 were tried first, too few for the small ones:"
         " plain ones had 92.3 % of the test images, the others up to 1.7 points less, the higher the temperature the less.",
     ),
     "depth": (

@@ -29,7 +29,7 @@ from classgraft.models.classifier import Classifier, Head
 from classgraft.models.detector import Detector, covered
 from classgraft.training.answers import evaluating
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, spread
+from classgraft.training.unseen import StandIns, row_scale
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class DetectorRows:
         # centred on what is of no new class, so that the decay pulls towards "as likely as anywhere"
         middle = seen.features[~positive].mean(0) if bool((~positive).any()) else seen.features.mean(0)
         features, made, labels = seen.features - middle, made - middle, seen.labels[positive] - 1
-        scale = spread(first.weight.detach().float().cpu())
+        scale = row_scale(first.weight.detach().float().cpu(), features)
 
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             said = features @ weight.T + bias

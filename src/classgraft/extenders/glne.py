@@ -13,7 +13,8 @@ Differs from the paper:
 3. The problem is small (and convex without hidden units), so L-BFGS solves it on all samples, rather than stochastic steps.
 4. A class that something was kept of learns further from new photos of it and what stands in for the earlier ones.
 5. Classes that earlier extensions added are few beside those that the network was trained on and are made up apart from
-   them, in a term that weighs by the class as that of the new photos does: in one term they would hardly count.
+   them, in a term that weighs by the class as that of the new photos does: in one term they would hardly count. Once they
+   and the new ones are the more, every class weighs the same.
 6. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
    each class can be removed or learn further by itself.
 7. ``memory="cvae"`` is not the paper's: a summary of it draws a conditional variational autoencoder of the base classes'
@@ -37,7 +38,7 @@ from classgraft.models.hidden import first_units, units_logits, with_units
 from classgraft.training.generative import Autoencoding, Generative, kept_before, learnt
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import ENOUGH, StandIns, as_features, kept_of, old_side, spread
+from classgraft.training.unseen import ENOUGH, StandIns, as_features, kept_of, old_side, row_scale
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -119,6 +120,7 @@ class GLNE(Extender):
         new, new_labels = new_features(features, labels, mean, self.prior, generator, apart=old.apart)
         made, made_labels = old.sample(self.samples, generator)
         count = len(added) + len(names)
+        level = min(1.0, (len(base.classes) - len(added)) / count)  # no class counts for more than a new one
         more, more_labels, share = made[:0], made_labels[:0], len(names) / count
         if kept and added:
             more, _ = kept.sample(added, max(1, ENOUGH // count), generator)
@@ -130,7 +132,7 @@ class GLNE(Extender):
         sum_more, own_more = old_side(base, more, more_labels)
         sum_new, _ = old_side(base, new)
         made, more, new = made - mean, more - mean, new - mean
-        scale = spread(base.head.linear_part.weight.float().cpu())
+        scale = row_scale(base.head.linear_part.weight.float().cpu(), new)
 
         def logits(x: Tensor, weight: Tensor, bias: Tensor, *units: Tensor) -> Tensor:
             rows = x @ weight.T + bias
@@ -147,7 +149,9 @@ class GLNE(Extender):
             for part in units[::2]:  # a unit's weights in and out multiply to the size of a row
                 losses["decay"] = losses["decay"] + self.weight_decay / 2 * part.square().sum() / scale**0.5
             if len(made):
-                losses["base"] = self.base * grown_cross_entropy(logits(made, weight, bias, *units), sum_old, own_old)
+                losses["base"] = (
+                    self.base * level * grown_cross_entropy(logits(made, weight, bias, *units), sum_old, own_old)
+                )
             return losses
 
         start = first_units(new, len(names), self.hidden, generator) if self.hidden else ()

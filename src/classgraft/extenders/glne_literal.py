@@ -20,7 +20,7 @@ from classgraft.losses.classification import grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of, old_side, spread
+from classgraft.training.unseen import StandIns, kept_of, old_side, row_scale
 from classgraft.training.views import look
 from classgraft.verbs import Extender
 
@@ -59,7 +59,7 @@ class GLNELiteral(Extender):
         sum_new, _ = old_side(model, new)
         sum_old, own_old = old_side(model, made, made_labels)
         new, made = new - mean, made - mean
-        scale = spread(model.head.weight.float().cpu())
+        scale = row_scale(model.head.weight.float().cpu(), new)
 
         def terms(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
             # old logits are equal in both networks, so KL(base || expanded) is the rise of the log-sum-exp alone

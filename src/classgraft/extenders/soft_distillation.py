@@ -20,7 +20,7 @@ from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Form, Mixtures
 from classgraft.training.solve import solve
-from classgraft.training.unseen import StandIns, kept_of, spread
+from classgraft.training.unseen import StandIns, kept_of, row_scale
 from classgraft.training.views import look, new_features
 from classgraft.verbs import Extender
 
@@ -66,7 +66,7 @@ class SoftDistillation(Extender):
         level = torch.cat([model.head.bias.float().cpu(), torch.zeros(len(names))])
         everything, targets = torch.cat([new, made]), torch.cat([new_labels + old, made_labels])
         teacher = everything @ before.T + level
-        scale = spread(before[:old])
+        scale = row_scale(before[:old], new)
 
         def terms(change: Tensor, bias: Tensor) -> dict[str, Tensor]:
             logits = teacher + (everything - mean) @ change.T + bias
