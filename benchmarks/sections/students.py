@@ -45,9 +45,10 @@ def distillation(found: dict[str, Any]) -> str:
             if method != "plain":
                 draws = [{**row, "over plain": row["accuracy"] - plain[student, row["seed"]]} for row in draws]
             lines.append([method, student, f"{draws[0]['parameters']:,}", *(over(draws, key) for key in keys)])
+        seeds = {1: "one seed"}.get(count := len({row["seed"] for row in rows}), f"{count} seeds")
         figure = "\n\n![Errors over the temperature](temperature.svg)" if part == "temperature" else ""
         sections.append(
-            f"### {title}\n\n{about} {rows[0]['n']:,} test images, {len({row['seed'] for row in rows})} seeds.\n\n"
+            f"### {title}\n\n{about} {rows[0]['n']:,} test images, {seeds}.\n\n"
             f"{grid(['method', 'student', 'parameters', *keys], lines)}{figure}"
         )
     return (
