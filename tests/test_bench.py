@@ -182,6 +182,8 @@ def test_what_leaves_the_body_alone_begins_with_one_that_learnt_the_first_task(
     for given in OnABody.bodies:
         for other in learnings[:2]:  # the first step of fine-tuning is no different
             assert all(torch.equal(value, other.body.state_dict()[key]) for key, value in given.items())
+    assert found["begun"] == ["one", "two"]
+    assert "one, two" in (tmp_path / "o" / "report.html").read_text("utf-8")
     assert found["methods"]["one"][0]["seconds"] > found["methods"]["one"][0]["step_seconds"][1]
     fresh = start.classifier(0).body.state_dict()
     assert not all(torch.equal(value, fresh[key]) for key, value in OnABody.bodies[0].items())

@@ -139,14 +139,10 @@ class _Job:
         with engine(device=self.device, precision=self.precision):
             start = self.setting.start.classifier(cell.seed).to(chosen_device())
             stream, seconds = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed), 0.0
-            if self.begins(cell):
+            if _begins(self.setting, cell):
                 start, seconds = self.begun(cell, start, stream)
             with keeping(runs, cell.settings):
                 return measured(cell, start, stream, runs / "seconds.json", seconds)
-
-    def begins(self, cell: Cell) -> bool:
-        """Whether the body has to learn the first task before the method can do anything with it."""
-        return self.setting.start.fresh and getattr(cell.method, "needs_trained_body", False)
 
     def begun(self, cell: Cell, start: Classifier, stream: Stream) -> tuple[Classifier, float]:
         """A body that has learnt the first task by fine-tuning; once for all methods that need one."""
@@ -173,7 +169,7 @@ class _Job:
         }
 
     def _begins_by(self, cell: Cell) -> str:
-        return f", first fine-tuned by {self.setting.recipe}" if self.begins(cell) else ""
+        return f", first fine-tuned by {self.setting.recipe}" if _begins(self.setting, cell) else ""
 
     @functools.cached_property
     def _weights(self) -> str:
@@ -186,6 +182,11 @@ class _Job:
             sets = {"training images": self.train, "test images": self.test}
             self.known[order] = {words: images.of(coming).fingerprint for words, images in sets.items()}
         return self.known[order]
+
+
+def _begins(setting: Setting, cell: Cell) -> bool:
+    """Whether the body has to learn the first task before the method can do anything with it."""
+    return setting.start.fresh and getattr(cell.method, "needs_trained_body", False)
 
 
 def _file(folder: Path, cell: Cell) -> Path:
@@ -221,6 +222,7 @@ def _put(
     gathered = {
         "methods": {label: lines[label] for label in dict.fromkeys(c.label for c in done)},
         "settings": {cell.label: dataclasses.replace(cell, method=seeded(cell.method, 0)).settings for cell in done},
+        "begun": list(dict.fromkeys(cell.label for cell in done if _begins(setting, cell))),
         "protocol": repr(setting.protocol),
         "network": str(setting.start),
         "size": setting.size,

@@ -36,6 +36,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
     at = list(itertools.accumulate(classes)) if coming else list(range(1, len(classes) + 1))
     runs = {(found["seed"], found["order"]) for rows in learners.values() for found in rows}
     many = len(runs) > 1
+    begun = ", ".join(results.get("begun", ()))
     spread = " ± and bands: 95 % interval of the mean by Student's t." if many else ""
     return render(
         Streams(
@@ -53,6 +54,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
                 ("protocol", results["protocol"]),
                 ("recipe", ", ".join(f"{key} {value}" for key, value in results["recipe"].items())),
                 ("exemplars", _exemplars(results)),
+                *([("trained body", f"by fine-tuning on the first step: {begun}")] if begun else []),
                 ("seeds", ", ".join(sorted({str(seed) for seed, _ in runs}))),
                 ("class orders", ", ".join(sorted({str(order) for _, order in runs}))),
                 *(("published", told(check)) for check in results.get("expected", ())),
