@@ -8,7 +8,6 @@ is imported by its path, for classgraft is not installed here.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -17,12 +16,11 @@ import time
 import avalanche
 import torch
 import torchvision
-from avalanche.benchmarks import nc_benchmark
 from avalanche.models import IncrementalClassifier
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer
 from avalanche.training.supervised import ICaRL, Naive
-from avalanche_worker import Pictures
+from avalanche_worker import networks, stream_of
 from torch import nn
 from torchvision import transforms
 
@@ -32,24 +30,12 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Avalanche prints must not get among the answers
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    spec = importlib.util.spec_from_file_location("cifar_resnet", file)
-    nets = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(nets)
     given = torch.load(path)
     torch.manual_seed(int(seed))
     classes, steps, epochs = given["classes"], given["steps"], given["epochs"]
-    model = nets.build(given["network"], classes)
-    last = [transforms.ToTensor(), transforms.Normalize(given["mean"], given["std"])]
-    crops = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    stream = nc_benchmark(
-        Pictures(given["pixels"], given["labels"]),
-        Pictures(given["test"], given["test labels"]),
-        n_experiences=steps,
-        task_labels=False,
-        fixed_class_order=list(range(classes)),
-        train_transform=transforms.Compose(crops + last),
-        eval_transform=transforms.Compose(last),
-    ).train_stream
+    model = networks(file).build(given["network"], classes)
+    crops = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
+    stream = stream_of(given, steps)
     usual = {"train_mb_size": given["batch_size"], "train_epochs": epochs, "eval_mb_size": 256,
              "evaluator": EvaluationPlugin()}  # fmt: skip
 
@@ -66,7 +52,7 @@ def main() -> None:
         model = nn.ModuleDict({"body": model, "head": head})
         optimizer, schedule = descending(classes)  # its loss is a mean over classes, ours a sum
         strategy = ICaRL(feature_extractor=model["body"], classifier=model["head"], optimizer=optimizer, fixed_memory=True,
-                         memory_size=given["exemplars"], buffer_transform=transforms.Compose(crops), plugins=[schedule],
+                         memory_size=given["exemplars"], buffer_transform=crops, plugins=[schedule],
                          **usual)  # fmt: skip
     else:
         model.linear = IncrementalClassifier(model.linear.in_features, classes // steps)

@@ -58,32 +58,42 @@ class Clock(SupervisedPlugin):
             print(time.perf_counter() - self.started, file=self.answer, flush=True)
 
 
+def stream_of(given: dict, experiences: int):
+    """The training experiences, classes in their order, cropped and mirrored as usual."""
+    last = [transforms.ToTensor(), transforms.Normalize(given["mean"], given["std"])]
+    crops = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    return nc_benchmark(
+        Pictures(given["pixels"], given["labels"]),
+        Pictures(given["test"], given["test labels"]),
+        n_experiences=experiences,
+        task_labels=False,
+        fixed_class_order=list(range(given["classes"])),
+        train_transform=transforms.Compose(crops + last),
+        eval_transform=transforms.Compose(last),
+    ).train_stream
+
+
+def networks(file: str):
+    """The module at this path."""
+    spec = importlib.util.spec_from_file_location("cifar_resnet", file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 def main() -> None:
     path, method, network, *numbers, file = sys.argv[1:]
     batch_size, workers, seed, first_epochs, epochs = map(int, numbers)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Avalanche prints must not get among the answers
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    spec = importlib.util.spec_from_file_location("cifar_resnet", file)
-    nets = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(nets)
     given = torch.load(path)
     torch.manual_seed(seed)
-    model = nets.build(network, given["classes"])
+    model = networks(file).build(network, given["classes"])
     if given["grows"]:
         model.linear = IncrementalClassifier(model.linear.in_features, given["classes"] // given["experiences"])
-    last = [transforms.ToTensor(), transforms.Normalize(given["mean"], given["std"])]
-    crops = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     count = given["experiences"]
-    stream = nc_benchmark(
-        Pictures(given["pixels"], given["labels"]),
-        Pictures(given["test"], given["test labels"]),
-        n_experiences=count,
-        task_labels=False,
-        fixed_class_order=list(range(given["classes"])),
-        train_transform=transforms.Compose(crops + last),
-        eval_transform=transforms.Compose(last),
-    ).train_stream
+    stream = stream_of(given, count)
     optimizer = torch.optim.SGD(model.parameters(), given["lr"], 0.9, weight_decay=1e-4, nesterov=True)
     clock = Clock(answer)
     ewc = EWCPlugin(given["strength"] * batch_size / 2)  # its Fisher information is of batch means, without the half
