@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import classgraft
 from classgraft import Bundle, Images, InputError
-from classgraft.bundle import card
+from classgraft.card import card
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +334,7 @@ def test_an_error_while_saving_leaves_the_earlier_bundle(place: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr("classgraft.bundle.save_file", full)
+    monkeypatch.setattr("classgraft.folder.save_file", full)
     ran = run("undo", place / "grown")
     assert (ran.code, "No space left on device" in ran.err) == (2, True)
     assert contents(place) == before

@@ -18,7 +18,7 @@ from test_bundle import extended, squares, tiny
 
 import classgraft
 from classgraft import InputError, promises
-from classgraft.bundle import promised_by
+from classgraft.card import promised_by
 from classgraft.data.probes import probes
 from classgraft.metrics import paired_change
 from classgraft.models.preparation import Preparation

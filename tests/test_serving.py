@@ -18,8 +18,8 @@ from outside import COLOURS, OLD, copied, furnish, photos, run
 from PIL import Image
 
 import classgraft
-from classgraft.bundle import Changed, opened, state
 from classgraft.errors import InputError
+from classgraft.folder import Changed, opened, state
 from classgraft.proposals import propose
 
 pytest.importorskip("fastapi")
@@ -306,14 +306,14 @@ def test_saving_over_what_has_changed_is_refused_at_the_last_moment(place: Path,
     """Somebody comes in between the first look and the move."""
     bundle, at = opened(place / "base")
     other = classgraft.api.remove(bundle, "green")
-    write = classgraft.bundle.card
+    write = classgraft.folder.card
 
     def slow(given: Any) -> str:
-        monkeypatch.setattr("classgraft.bundle.card", write)
+        monkeypatch.setattr("classgraft.folder.card", write)
         classgraft.save(other, place / "base")
         return write(given)
 
-    monkeypatch.setattr("classgraft.bundle.card", slow)
+    monkeypatch.setattr("classgraft.folder.card", slow)
     with pytest.raises(Changed, match=r"was changed after this was made from it; load it again"):
         classgraft.save(classgraft.api.remove(bundle, "red"), place / "base", expecting=at)
     assert classgraft.load(place / "base").classes == ("red", "blue")

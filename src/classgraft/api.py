@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from classgraft import catalogue, detectors, exporting, memories, metrics, novelty, packing, promises
-from classgraft.bundle import CODE, Bundle, Kept, check_place, load, promised_by, save
+from classgraft.bundle import CODE, Bundle, Kept
+from classgraft.card import promised_by
 from classgraft.data.boxes import Boxed
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, normal, read_names
@@ -24,6 +25,7 @@ from classgraft.data.sources import Source, open_files, open_sources
 from classgraft.data.sources import load as decode
 from classgraft.editing import merge, remove, rename, undo
 from classgraft.errors import InputError
+from classgraft.folder import check_place, load, save
 from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, chunks, decoded, images_of, known_images, labelled, pictures, unlabelled_images
 from classgraft.models.classifier import Classifier

@@ -577,7 +577,7 @@ def demo(
 ) -> None:
     """Show the whole job on scikit-learn's handwritten digits: train 0 to 7, throw them away, graft 8 and 9."""
     from classgraft import demonstration
-    from classgraft.bundle import check_place
+    from classgraft.folder import check_place
 
     check_place(out)
     with _progress():

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from classgraft import catalogue
-from classgraft.bundle import Bundle, load
+from classgraft.bundle import Bundle
 from classgraft.data import folders, parquet
 from classgraft.data.images import Images
 from classgraft.data.sources import Source, open_files, open_source
 from classgraft.errors import InputError
+from classgraft.folder import load
 from classgraft.history import event_of, settings_of
 from classgraft.looking import images_of, labelled
 from classgraft.models.classifier import Classifier, folded

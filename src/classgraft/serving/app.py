@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from classgraft import __version__
-from classgraft.bundle import Changed
 from classgraft.errors import InputError
+from classgraft.folder import Changed
 from classgraft.report.page import ENVIRONMENT, without_controls
 from classgraft.serving.desk import NAME, Answers, Desk, Gone, Upload
 from classgraft.serving.guard import Guard, TooMuch, is_loopback

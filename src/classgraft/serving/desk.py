@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from classgraft import api
-from classgraft.bundle import Bundle, Changed, opened, state
+from classgraft.bundle import Bundle
 from classgraft.data.decode import check_size
 from classgraft.data.images import Images
 from classgraft.data.names import check_names
 from classgraft.data.sources import Photo, Source, open_sources
 from classgraft.errors import InputError
+from classgraft.folder import Changed, opened, state
 from classgraft.proposals import Proposal, look_ahead, propose
 from classgraft.training.loop import show_progress, silent
 
