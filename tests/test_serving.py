@@ -18,9 +18,11 @@ from outside import COLOURS, OLD, copied, furnish, photos, run
 from PIL import Image
 
 import classgraft
+from classgraft.data.sources import open_sources
 from classgraft.errors import InputError
 from classgraft.folder import Changed, opened, state
 from classgraft.proposals import propose
+from classgraft.training.answers import answers
 
 pytest.importorskip("fastapi")
 testing = pytest.importorskip("starlette.testclient")
@@ -189,7 +191,7 @@ def test_images_given_to_measure_on_are_what_old_and_new_are_measured_on(place: 
 
 def images(place: Path, names: tuple[str, ...], count: int = 4) -> classgraft.Images:
     bundle = classgraft.load(place / "base")
-    source = classgraft.api.open_sources(photos(place / "p", names, count))
+    source = open_sources(photos(place / "p", names, count))
     return classgraft.api.images_of(source, bundle.preparation)
 
 
@@ -228,7 +230,7 @@ def test_one_photo_is_not_judged_and_says_so(browser: Browser) -> None:
 def test_mistakes_of_the_new_class_alone_are_listed(place: Path) -> None:
     """A class from photos that look like an old one takes its images, and they are named with their number."""
     bundle = classgraft.load(place / "base")
-    source = classgraft.api.open_sources(place / "old")
+    source = open_sources(place / "old")
     old = classgraft.api.images_of(source, bundle.preparation)
     reds = old.of(("red",))
     found = propose(bundle, classgraft.Images(reds.pixels, reds.labels, ("ruby",), reds.preparation), method="imprint",
@@ -236,7 +238,7 @@ def test_mistakes_of_the_new_class_alone_are_listed(place: Path) -> None:
     assert found.pairs
     assert all("ruby" in (pair.true, pair.answered) for pair in found.pairs)
     taken = {(pair.true, pair.answered): (pair.count, pair.of) for pair in found.pairs}
-    logits = classgraft.api.answers(found.bundle.model, reds).argmax(1).tolist()
+    logits = answers(found.bundle.model, reds).argmax(1).tolist()
     assert taken.get(("red", "ruby"), (0, 3)) == (logits.count(3), 3)
     assert sum(share for _, share in found.nearest) <= 1
     assert "ruby" not in dict(found.nearest)

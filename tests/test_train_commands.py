@@ -108,19 +108,19 @@ def test_what_does_not_fit_is_said_in_a_sentence(place: Path, words: tuple[str, 
 
 
 def test_photos_are_enriched_before_the_extension(place: Path) -> None:
-    import classgraft.api as api
+    from classgraft import extending
     from classgraft.data.images import Task
     from classgraft.trainers.glico import GLICO
 
     seen: list[Task] = []
-    spied = api.enriched
+    spied = extending.enriched
 
     def quick(task: Task, count: int, model: classgraft.Classifier, method: GLICO) -> Task:
         seen.append(spied(task, count, model, GLICO(width=4, drawing=2, recipe=method.recipe)))
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "enriched", quick)
+        patch.setattr(extending, "enriched", quick)
         done("extend", place / "base", place / "new", "--out", place / "g", "--enrich", 4, "--set", "views=2")
     assert len(seen[0].train) == 6 + 2 * 4
     assert classgraft.load(place / "g").history[-1]["enriched"] == 4

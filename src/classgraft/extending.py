@@ -1,0 +1,306 @@
+"""Classes added to a bundle, and what is kept of those that it has."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from classgraft import catalogue, detectors, memories, packing, promises
+from classgraft.bundle import Bundle, Kept
+from classgraft.data.boxes import Boxed
+from classgraft.data.images import Images, Task
+from classgraft.data.names import check_names, normal
+from classgraft.data.sources import load as decode
+from classgraft.data.sources import open_files, open_sources
+from classgraft.errors import InputError
+from classgraft.history import event_of, settings_of
+from classgraft.importing import import_model
+from classgraft.looking import Sources, images_of, known_images, unlabelled_images
+from classgraft.models.classifier import Classifier
+from classgraft.models.detector import Detector
+from classgraft.models.heads import plain
+from classgraft.models.preparation import Preparation
+from classgraft.selftrainers.pseudo_labels import named
+from classgraft.trainers.glico import enriched
+from classgraft.verbs import Extender
+
+FEW = 100
+"""Classes, below which the head alone says too little of its classes (docs/choosing.md)."""
+Pictures = Sequence[str | Path] | Tensor
+"""Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
+
+
+@overload
+def extend(model: Bundle, photos: Sources | Images, /, **options: Any) -> Bundle: ...
+@overload
+def extend(model: Detector, photos: Boxed, /, **options: Any) -> Detector: ...
+@overload
+def extend(model: nn.Module, names: Sequence[str], photos: Mapping[str, Pictures], /, **options: Any) -> Classifier: ...
+def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle | Classifier | Detector:
+    """Add classes from a few photos.
+
+    ``extend(bundle, photos)`` takes a folder with one folder a class, a parquet file, ``hf:ID``,
+    ``torchvision:NAME``, or a list of these, and returns a bundle.
+    ``extend(network, names, {"foxglove": photos})`` takes any network with a linear head, in memory, and returns a
+    classifier that stands where the network stood. Photos are files, uint8 pixels, or floats as the network takes them.
+    ``extend(detector, images)`` takes a detector and images with boxes; ``classgraft.detectors`` says with what options.
+
+    Options:
+        method: a name from ``classgraft methods`` (auto).
+        settings: fields of the method, such as {"views": 16}.
+        shots: photos to draw of each class (all).
+        seed: of that draw and of the method (0).
+        update: photos may also be of classes that an earlier extension added; their rows are refined.
+        old_images: a source (or a list of them) of images of the old classes: ``remember`` looks at them first, and the
+            extension sees only what it kept.
+        unlabelled: pictures whose class nobody knows. A method that looks at such pictures itself (``mas``: at ones of
+            the old classes) is given them; for any other, those that the grown model surely takes for one of the new
+            classes count as photos of it, and the extension is done again.
+        enrich: pictures to make of each class first, between its photos (``glico``; 0).
+        strict: the first corrupt image is an error (it is skipped and counted).
+        mean, std, size, resize, head: as in ``import_model``, for a network.
+    """
+    if isinstance(model, Bundle):
+        return _extend_bundle(model, *given, **options)
+    if isinstance(model, Detector):
+        return detectors.extend(model, *given, **options)
+    names, photos = given
+    keys = ("mean", "std", "size", "resize", "head")
+    imported = {key: options.pop(key) for key in keys if key in options}
+    prepared = [value for value in photos.values() if isinstance(value, Tensor) and value.is_floating_point()]
+    if prepared:
+        side = int(prepared[0].shape[-1])
+        imported |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "size": side, "resize": side}
+    bundle = import_model(model, classes=names, **imported)
+    return _extend_bundle(bundle, _in_memory(photos, bundle.preparation), **options).model.train(model.training)
+
+
+def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Images:
+    classes = check_names(list(photos))
+    stacks = []
+    for name, own in zip(classes, photos.values(), strict=True):
+        if isinstance(own, Tensor):
+            stack = own if own.ndim == 4 else own[None]
+            if not stack.is_floating_point() and stack.shape[-1] != preparation.resize:
+                stack = torch.nn.functional.interpolate(
+                    stack.float(), (preparation.resize, preparation.resize), mode="bicubic", antialias=True
+                )
+                stack = stack.round().clamp(0, 255).to(torch.uint8)
+        else:
+            stack = decode(open_files(list(own)), preparation.resize).pixels
+        if not len(stack):
+            raise InputError(f"The class '{name}' has no photo; give one at least.")
+        stacks.append(stack)
+    if len({(stack.dtype, *stack.shape[1:]) for stack in stacks}) > 1:
+        raise InputError("The classes' tensors differ in type or size; give all photos in one form.")
+    labels = torch.arange(len(stacks)).repeat_interleave(torch.tensor([len(stack) for stack in stacks]))
+    return Images(torch.cat(stacks), labels, classes, preparation)
+
+
+def _extend_bundle(
+    bundle: Bundle,
+    photos: Sources | Images,
+    *,
+    method: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    old_images: Sources | Images | None = None,
+    unlabelled: str | Path | Images | None = None,
+    enrich: int = 0,
+    update: bool = False,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
+    started = time.perf_counter()
+    if shots is not None and shots < 1:
+        raise InputError(f"--shots is {shots}; one photo a class is the least.")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**63 - 1.")
+    chosen, why = choose(method, bundle, old_images is not None)
+    extender = _seeded(chosen, settings or {}, seed)
+    if not isinstance(photos, Images):
+        source = open_sources(photos)
+        _refuse_known(bundle, source.classes, update)
+        photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
+    again = _refuse_known(bundle, photos.classes, update)
+    if shots is not None:
+        photos = _drawn(photos, shots, seed, warn)
+    old = None if old_images is None else known_images(bundle, old_images, strict, warn)
+    free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
+    memory = _memory(bundle, chosen, extender, old, free, photos)
+    if again:
+        _refuse_unkept(memory, chosen, again)
+    decoded = time.perf_counter()
+    task = Task(photos.classes, photos, free)
+    if enrich:
+        task = enriched(task, enrich, bundle.model, catalogue.trainer("glico", {"seed": seed}))  # type: ignore[arg-type]
+    grown, shown = extender.extend(bundle.model, memory, task), len(task.train)
+    if free is not None and not extender.unlabelled:
+        task = named(task, grown)
+        if len(task.train) > shown:
+            grown = extender.extend(bundle.model, memory, task)
+    held = _kept(bundle, chosen, grown, extender.remember(grown, task, memory), warn)
+    seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
+    event = event_of(
+        "extend",
+        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos), len(task.train) - shown),
+        method=chosen,
+        why=why,
+        settings=settings_of(extender),
+        classes=[name for name in photos.classes if name not in again],
+        updated=list(again),
+        photos=len(photos),
+        shots=shots,
+        enriched=enrich,
+        named=len(task.train) - shown,
+        seed=seed,
+        bytes=held[chosen].content.nbytes if chosen in held else 0,
+        seconds=seconds,
+        **({"promise": promises.promise(bundle, grown, photos, old)} if bundle.classes else {}),
+    )
+    added = [name for name in photos.classes if name not in again]
+    return bundle.then(grown, event, added or bundle.added, held)
+
+
+def _seeded(method: str, settings: Mapping[str, Any], seed: int) -> Extender:
+    """The method; where it draws anything, by this seed unless its settings say another."""
+    fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "extend")))}
+    return catalogue.extender(method, {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **settings})
+
+
+def _drawn(photos: Images, shots: int, seed: int, warn: Callable[[str], None]) -> Images:
+    for k, name in enumerate(photos.classes):
+        count = int((photos.labels == k).sum())
+        if count < shots:
+            warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
+    return photos.shots(shots, seed)
+
+
+def _memory(
+    bundle: Bundle, method: str, extender: Extender, old: Images | None, free: Images | None, photos: Images
+) -> object | None:
+    """What the method keeps of the old classes, once it has looked at whatever is at hand of them."""
+    if old is not None:
+        return _look_back(bundle, method, extender, old, free)
+    recalled = memories.recall(bundle, method)
+    if free is None or not extender.unlabelled:
+        return recalled
+    none = photos.subset(torch.arange(0))  # of the old classes' images, those without labels alone may do
+    return extender.remember(bundle.model, Task(bundle.classes, none, free), recalled)
+
+
+def remember(
+    bundle: Bundle,
+    images: Sources | Images,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Bundle:
+    """Keep what the method needs of these images, of classes that the model has, for extensions when they are gone.
+
+    What it kept of the same classes before is replaced; what it kept of others stays.
+    """
+    extender = catalogue.extender(method, settings)
+    if extender.memory_type is None:
+        raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
+    memory = _look_back(bundle, method, extender, known_images(bundle, images, strict, warn))
+    held = memories.kept(bundle, method, bundle.model, memory)
+    size = held[method].content.nbytes if method in held else 0
+    event = event_of(
+        "remember",
+        f"{size:,} bytes kept by {method} ({extender.keeps})",
+        method=method,
+        settings=settings_of(extender),
+        bytes=size,
+    )
+    return bundle.then(bundle.model, event, bundle.added, held)
+
+
+def _look_back(
+    bundle: Bundle, method: str, extender: Extender, old: Images, free: Images | None = None
+) -> object | None:
+    """What the method keeps once it has seen these images of classes that the model has."""
+    seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
+    try:
+        before = packing.without(memories.recall(bundle, method), seen)
+    except InputError:  # what was kept is of another body, and these images are to replace it
+        before = None
+    return extender.remember(bundle.model, Task(seen, old.of(seen), free), before)
+
+
+def _kept(
+    bundle: Bundle, method: str, grown: Classifier, memory: object | None, warn: Callable[[str], None]
+) -> dict[str, Kept]:
+    """All memories after an extension; says which are lost."""
+    try:
+        held = memories.kept(bundle, method, grown, memory)
+    except InputError as error:
+        warn(str(error))
+        held = memories.kept(bundle, method, grown, None)
+    for name in memories.lost(bundle, held):
+        warn(f"What {name} kept belongs to the weights before this step and is dropped; undo brings it back.")
+    return held
+
+
+def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
+    """The method meant by a name, and why; ``auto`` picks on what is at hand (docs/choosing.md)."""
+    if method != "auto":
+        return method, "asked for"
+    if old_images or "glne" in bundle.memories:
+        return (
+            "glne",
+            "what is kept of the old classes is used, a few kilobytes a class, as good as their real features",
+        )
+    if bundle.memories:
+        kept = list(bundle.memories)[-1]
+        return kept, "it is what this model's memory was made for"
+    if not plain(bundle.model.head):
+        raise InputError(
+            "The model's head is not made of plain rows and nothing is kept of its classes; name the method that made it,"
+            " or give --old-images."
+        )
+    why = "no old image is at hand, and of the ways that need none it had the best harmonic mean from 1 to 20 photos a class"
+    if len(bundle.classes) < FEW:
+        why += f"; of so few classes ({len(bundle.classes)}) its picture is coarse: --old-images would keep them better"
+    return "glne", why
+
+
+def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:
+    """Classes that the model has already, all of them added by an extension; with ``update`` these are welcome."""
+    known = tuple(normal(name) for name in names if normal(name) in bundle.classes)
+    added = {name for event in bundle.history if event["event"] == "extend" for name in event.get("classes", ())}
+    refused = [name for name in known if not update or name not in added]
+    if refused:
+        more = f" and {len(refused) - 1} more of these" if len(refused) > 1 else ""
+        remedy = "rename the folder, or remove the class from the model first"
+        if update:
+            remedy = "only classes that an extension added can be updated; rename the folder"
+        elif refused[0] in added:
+            remedy += ", or give --update to refine it"
+        raise InputError(f"The model already has the class '{refused[0]}'{more}; {remedy}.")
+    return known
+
+
+def _refuse_unkept(memory: object | None, method: str, names: Sequence[str]) -> None:
+    known = set(packing.words(memory))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(
+            f"{method} has kept nothing of the class '{missing[0]}' in this bundle, so it cannot be refined;"
+            " use the method that added it, or remove the class and add it with all its photos."
+        )
+
+
+def _sentence(added: int, updated: int, method: str, photos: int, named: int) -> str:
+    parts = [f"{added} classes added"] * (added > 0 or not updated) + [f"{updated} classes refined"] * (updated > 0)
+    more = f" and {named} that it named itself" if named else ""
+    return f"{' and '.join(parts)} by {method} from {photos} photos{more}"
