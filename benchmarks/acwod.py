@@ -55,7 +55,8 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self.cells, self.folder = folder / "cells.jsonl", folder
         self.base_looks, self.looks, self.most = (2_000, 1_000, 2) if smoke else (80_000, 4_000, 60)
-        self.shares, self.epsilons = ((90,), (0.0, 0.3)) if smoke else (SHARES, EPSILONS)
+        self.shares: tuple[int, ...] = (90,) if smoke else SHARES
+        self.epsilons: tuple[float, ...] = (0.0, 0.3) if smoke else EPSILONS
         tiny = data() / "tinyimagenet100"
         train, test = (
             api.images_of(open_source(tiny / f"{p}.parquet"), Preparation(32, 32)) for p in ("train", "test")

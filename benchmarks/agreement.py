@@ -27,7 +27,8 @@ from torch import nn
 from classgraft.data.images import Task
 from classgraft.models.classifier import Classifier, feature_width
 from classgraft.training.answers import answers
-from classgraft.training.engine import engine, has_bf16
+from classgraft.training.engine import engine
+from classgraft.training.hardware import has_bf16
 
 METHODS = ("finetune", "lwf", "ewc")
 SIDES = ("avalanche", "ours, rows at random", "ours")

@@ -30,10 +30,10 @@ def stepper(variant: str, batch_size: int, device: torch.device, name: str = "re
     words = variant.split("-")
     torch.manual_seed(0)
     layout = torch.channels_last if "cl" in words else torch.contiguous_format
-    network = build(name, 100).to(device, memory_format=layout)
+    network = build(name, 100).to(device).to(memory_format=layout)
     images = torch.randn(batch_size, 3, 32, 32).to(device, memory_format=layout)
     targets = torch.randint(0, 100, (batch_size,)).to(device)
-    head, network.linear = network.linear, torch.nn.Identity()
+    head, network.linear = network.linear, torch.nn.Identity()  # type: ignore[assignment]
     parameters = [*network.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(
         parameters, 0.01, 0.9, weight_decay=5e-4, nesterov=True,

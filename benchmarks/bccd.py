@@ -127,7 +127,7 @@ def student(cell: Cell, seed: int, short: bool) -> Detector:
     master = fresh(TEACHER, CELLS, 7, short) if "untrained" in cell.name else teacher(short)
     settings = {**cell.settings, "seed": seed, **({"epochs": 1} if short else {})}
     method = distiller("detection", settings)
-    return method.distill(master, fresh(STUDENT, CELLS, seed, short), parts(short)[0])  # type: ignore[arg-type,return-value]
+    return method.distill(master, fresh(STUDENT, CELLS, seed, short), parts(short)[0])  # type: ignore[arg-type,no-any-return]
 
 
 def grafted(cell: Cell, seed: int, short: bool) -> Detector:

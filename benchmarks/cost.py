@@ -123,7 +123,7 @@ def synthetic(old: int, new: int, width: int = 256, shots: int = 5) -> dict[str,
         right = (
             (grown(test[:, :, None, None]).argmax(1) == torch.arange(old + new).repeat(2)).float().view(2, -1).mean(0)
         )
-    row = {"old": old, "new": new, "width": width, "seconds": seconds, "old accuracy": float(right[:old].mean()), "new accuracy": float(right[old:].mean())}  # fmt: skip  # noqa: E501
+    row: dict[str, object] = {"old": old, "new": new, "width": width, "seconds": seconds, "old accuracy": float(right[:old].mean()), "new accuracy": float(right[old:].mean())}  # fmt: skip  # noqa: E501
     print(row, flush=True)
     return row
 

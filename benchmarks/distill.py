@@ -214,7 +214,7 @@ def picture(name: str, model: Classifier, master: Classifier, images: Images) ->
     view, shown = images.view(torch.arange(len(images)), device()), []
     for one in (master, model):
         tapped = Tapped(one, stages(one.body, view[:1])[-1])
-        rows = asked(tapped, view, lambda given, tapped=tapped: tapped(given)[1]).flatten(1).cpu()
+        rows = asked(tapped, view, lambda given, tapped=tapped: tapped(given)[1]).flatten(1).cpu()  # type: ignore[misc]
         matrix = nn.functional.normalize(rows @ rows.T, dim=1)
         shown.append((255 * matrix / matrix.max()).clamp(0, 255).to(torch.uint8))
     both = torch.cat([shown[0], torch.full((len(images), 4), 255, dtype=torch.uint8), shown[1]], 1)

@@ -53,7 +53,8 @@ class Maxout(nn.Module):
     """The largest of each group of ``PIECES``: (B, PIECES * H) to (B, H)."""
 
     def forward(self, given: Tensor) -> Tensor:
-        return given.unflatten(1, (-1, PIECES)).amax(2)
+        largest: Tensor = given.unflatten(1, (-1, PIECES)).amax(2)
+        return largest
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def measured(name: str, arm: str, number: int, short: bool) -> dict[str, Any]:
     given = Configuration.drawn(arm, number)
     (old, new), tests = (pair(name, which, 0) for which in ("train", "test"))
     if short:
-        old, new, tests = old.shots(20, 0), new.shots(20, 0), tuple(test.shots(10, 0) for test in tests)
+        old, new, tests = old.shots(20, 0), new.shots(20, 0), (tests[0].shots(10, 0), tests[1].shots(10, 0))
     (old, old_held), (new, new_held) = (images.split(0.1, 0) for images in (old, new))
     recipe = Recipe(2 if short else EPOCHS, 100, "sgd", given.rate, 0.9, weight_decay=0.0, milestones=(1.0,), augment="none",
                     seed=number)  # fmt: skip

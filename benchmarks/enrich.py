@@ -8,7 +8,9 @@ Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; 
 pictures of each class between its photos; copies: as many copies of the photos (control). Unlabelled: the training photos
 that were not drawn, without their labels; those that the grown model is surely right about become photos of its new classes;
 shuffled: their names dealt out anew among them (control); all named: with their true labels (ceiling). How many pictures and
-how sure is chosen on the development flowers by harmonic mean. A cell that is in the results is not run again.
+how sure is chosen on the development flowers by harmonic mean.
+
+A cell that is in the results is not run again.
 """
 
 from __future__ import annotations

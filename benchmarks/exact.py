@@ -66,8 +66,10 @@ def main() -> None:
 def logits(bundle: Bundle, images: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     """In fp32, or with the whole network and its input in bf16."""
     if precision == torch.float32:
-        return bundle.model(images)
-    return copy.deepcopy(bundle.model).to(precision)(images.to(precision))
+        found: torch.Tensor = bundle.model(images)
+    else:
+        found = copy.deepcopy(bundle.model).to(precision)(images.to(precision))
+    return found
 
 
 if __name__ == "__main__":

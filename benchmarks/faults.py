@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def bundles(folder: Path) -> Kept:
         found = classgraft.load(place / "bundle", Tiny())
         return "old" if same(found, old) else "new" if same(found, new) else "other"
 
-    put = lambda content: lambda: classgraft.save(content, place / "bundle")  # noqa: E731
-    return _kept(put(old), put(new), which, place)
+    put_old, put_new = (partial(classgraft.save, content, place / "bundle") for content in (old, new))
+    return _kept(put_old, put_new, which, place)
 
 
 def journals(folder: Path) -> Kept:
@@ -239,7 +240,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for what, kept in {"bundle": bundles(Path(folder)), "journal": journals(Path(folder))}.items():
-            kinds: dict[str, Callable[[], list[str]]] = {
+            kinds: dict[str, Callable[..., list[str]]] = {
                 "killed before a file operation": lambda kept=kept: at_each_operation(kept, None),
                 "killed from outside at random": lambda kept=kept: at_random(kept, chosen.kills),
                 **{

@@ -184,9 +184,9 @@ def measure(base: Bundle, grown: Bundle, sets: dict[str, tuple[Images, Tensor]])
         curve = metrics.curve(old, old_labels, logits["new"], sets["new"][1], first)
         here = int(curve.offset.abs().argmin())
         label = "" if (part == clean[-1] and len(clean) == 1) or part == "both halves" else f" ({part.split(',')[0]})"
-        numbers = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "regret": curve.regret,
-                   "best": curve.best, "area": curve.area}  # fmt: skip
-        found |= {key + label: 100 * float(value) for key, value in numbers.items()}
+        numbers = {"old": float(curve.old[here]), "new": float(curve.new[here]), "harmonic": curve.achieved,
+                   "regret": curve.regret, "best": curve.best, "area": curve.area}  # fmt: skip
+        found |= {key + label: 100 * value for key, value in numbers.items()}
         if not label:
             found["old before"] = 100 * float((old[:, :first].argmax(1) == old_labels).double().mean())
             step = max(1, len(curve.offset) // 60)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from classgraft.models.cifar_resnet import build
-from classgraft.training.engine import has_bf16
+from classgraft.training.hardware import has_bf16
 
 PASSES = 14
 """Over the output of each convolution with batch norm: forward, the convolution reads its input and writes its output,
@@ -49,7 +49,7 @@ def work(network: str) -> float:
     model = build(network, 10)
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 3, 32, 32)).sum().backward()
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def outputs(network: str) -> int:

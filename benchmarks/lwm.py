@@ -85,7 +85,7 @@ def groups(which: Images, seed: int) -> list[Images]:
 @cache
 def first(seed: int, short: bool) -> Classifier:
     """The network after the first task, one for all cells of a seed."""
-    recipe = replace(FIRST, seed=seed, **({"epochs": 1} if short else {}))
+    recipe = replace(FIRST, seed=seed, epochs=1 if short else FIRST.epochs)
     part = groups(some(images("train"), short), seed)[0]
     return Joint(recipe=recipe).extend(
         Start("cifar:resnet20").classifier(seed).to(device()), None, Task(part.classes, part)
@@ -121,7 +121,7 @@ def looks(before: Classifier, after: Classifier, which: Images) -> tuple[Tensor,
 def run(name: str, seed: int, short: bool) -> dict[str, Any]:
     """One row."""
     train, test = (groups(some(images(which), short), seed) for which in ("train", "test"))
-    method = methods(replace(LATER, seed=seed, **({"epochs": 1} if short else {})))[name]
+    method = methods(replace(LATER, seed=seed, epochs=1 if short else LATER.epochs))[name]
     model = before = first(seed, short)
     memory = method.remember(model, Task(train[0].classes, train[0]), None)
     started = time.perf_counter()

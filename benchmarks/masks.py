@@ -75,7 +75,7 @@ def cells() -> Iterator[Cell]:
         follow = part == "split"  # a few flowers estimate batch norm's statistics badly
         yield Cell(part, "fine-tuning", LwF(0.0, softmax="heads", warm_up=0.0, statistics=follow, recipe=recipe))
     for sparsity in SPARSITY:
-        yield Cell("gates", f"gates, lambda_s = {sparsity:g}", Gates(sparsity, unit="images a class", exemplars=KEPT,
+        yield Cell("gates", f"gates, lambda_s = {sparsity:g}", Gates(sparsity=sparsity, unit="images a class", exemplars=KEPT,
                                                                       statistics=True, recipe=DIGITS))  # fmt: skip
     yield Cell("gates", "fine-tuning", LwF(0.0, softmax="heads", warm_up=0.0, statistics=True, recipe=DIGITS))
 

@@ -69,7 +69,7 @@ class Cell:
     protocol: str
     name: str
     strength: float
-    method: Callable[[Recipe], Extender]
+    method: Callable[..., Extender]
 
     @property
     def key(self) -> tuple[str, str, float]:

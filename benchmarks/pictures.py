@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from sections.streams import PERMUTED
+
 from classgraft.metrics import student_interval
 from classgraft.report import plots
 
@@ -39,6 +41,8 @@ def _drawn(found: Found) -> Iterator[tuple[str, str]]:
         yield "stream", stream_plot(found["stream"])
     if any(row["part"] == "gates" for row in found.get("masks", {}).get("rows", ())):
         yield "gates", gates_plot(found["masks"])
+    for protocol in dict.fromkeys(row["protocol"] for row in found.get("permuted", {}).get("rows", ())):
+        yield f"permuted-{protocol}", strength_plot(found["permuted"], protocol)
     for pair in dict.fromkeys(line["pair"] for line in found.get("dropout", {}).get("summaries", ())):
         yield f"dropout-{pair}", frontier_plot(found["dropout"], pair)
     if "growth" in found:
@@ -57,6 +61,7 @@ GALLERY = (
     ("L48", "Two moons and six labels", "moons.png", "moons.py"),
     ("L56", "Frontiers of errors with dropout and without", "dropout-*.svg", "dropout.py"),
     ("L72", "Maps of attention before and after", "lwm-*.png", "lwm.py"),
+    ("L77", "Accuracy over the strength with which weights are held", "permuted-*.svg", "permuted.py"),
     ("L84", "What the scholar draws", "replay-*.png", "replay.py"),
     ("L92", "Accuracy over kernels in use", "gates.svg", "masks.py"),
     ("S10", "Points of images by class, GLICO and GLO", "few-*-gl*.svg", "few.py"),
@@ -184,6 +189,27 @@ def temperature_plot(result: dict[str, Any]) -> str:
     x = {at: f"{2**at:.3g}" for at in sorted({at for found in errors.values() for at in found})}
     y = {tick: f"{tick:g}" for tick in plots.ticks(0, most)}
     return alone(plots.lines(series, "Errors over the temperature", x, y, ("temperature", "test errors, %")))
+
+
+HELD = {"l2": "l2", "ewc exact": "EWC", "ewc online": "EWC, online", "ewc shuffled": "EWC, shuffled", "mas": "MAS"}
+"""Of permuted.py, at most five; what the drawing calls them."""
+
+
+def strength_plot(result: dict[str, Any], protocol: str) -> str:
+    """Average accuracy over all tasks, over the strength in powers of ten, means over seeds."""
+    series = []
+    for method, name in HELD.items():
+        found: dict[float, list[float]] = {}
+        for row in result["rows"]:
+            if (row["protocol"], row["method"]) == (protocol, method):
+                found.setdefault(math.log10(row["strength"]), []).append(row["average"])
+        points = [(at, sum(values) / len(values)) for at, values in sorted(found.items())]
+        if points:
+            series.append((name, points, points))
+    x = {float(power): f"{10.0**power:g}" for power in sorted({at for _, points, _ in series for at, _ in points})}
+    values = [value for _, points, _ in series for _, value in points]
+    y = {tick: f"{tick:g}" for tick in plots.ticks(min(values), max(values))}
+    return alone(plots.lines(series, PERMUTED[protocol][1], x, y, ("strength", "average accuracy, %")))
 
 
 def stream_plot(result: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def uv(*words: str, **options: Any) -> str:
     done = subprocess.run(["uv", *words], capture_output=True, text=True, **options)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return done.stdout
+    return str(done.stdout)
 
 
 def environment(folder: Path, *packages: str) -> Path:
@@ -112,7 +112,7 @@ def tested(arguments: list[str], folder: Path, workers: str) -> dict[str, Any]:
     """The tests, with other versions than usual."""
     commands = environment(folder / "env", "-e", ".", *arguments)
     python = {**alone(), "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-    words = [commands / "python", "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider"]
+    words: list[str | Path] = [commands / "python", "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider"]
     if "lowest-direct" in arguments:  # types are checked against the newest stubs alone
         words += ["--ignore", "tests/test_static.py"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=python)

@@ -63,7 +63,7 @@ class Cell:
     part: str
     name: str
     strength: float
-    method: Callable[[Recipe, int], Extender]
+    method: Callable[..., Extender]
     """From a recipe and steps of a generator."""
 
     @property

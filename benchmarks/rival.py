@@ -44,7 +44,7 @@ class Job:
 
 def job(count: int, **settings: Any) -> Job:
     """``count`` images of CIFAR-10 where the data is at hand, else noise of the same shape."""
-    parts = []
+    parts: list[Images] = []
     for part, most in (("train", count), ("test", 2000)):
         path = data() / "cifar10" / f"{part}.parquet"
         if path.exists():
@@ -55,7 +55,8 @@ def job(count: int, **settings: Any) -> Job:
         else:
             pixels = torch.randint(0, 256, (most, 3, 32, 32), dtype=torch.uint8)
             parts.append(Images(pixels, torch.arange(most) % 10, tuple("abcdefghij"), PREPARATION))
-    return Job(*parts, **settings)
+    train, test = parts
+    return Job(train, test, **settings)
 
 
 class Worker:

@@ -47,9 +47,9 @@ def main() -> None:
                         ]
                     curve = metrics.curve(logits[0], old.labels, logits[1], test.labels + first, first)
                     here = int(curve.offset.abs().argmin())
-                    numbers = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "best": curve.best,
-                               "regret": curve.regret, "area": curve.area}  # fmt: skip
-                    row = {key: 100 * float(value) for key, value in numbers.items()}
+                    numbers = {"old": float(curve.old[here]), "new": float(curve.new[here]), "harmonic": curve.achieved,
+                               "best": curve.best, "regret": curve.regret, "area": curve.area}  # fmt: skip
+                    row = {key: 100 * value for key, value in numbers.items()}
                     rows.append(
                         {
                             "network": network,

@@ -31,9 +31,9 @@ from classgraft.catalogue import extender
 from classgraft.data.images import Task
 from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
-from classgraft.training.engine import Precision, engine, has_bf16
+from classgraft.training.engine import Precision, engine
 from classgraft.training.fisher import fisher_information
-from classgraft.training.hardware import keep_memory
+from classgraft.training.hardware import has_bf16, keep_memory
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 

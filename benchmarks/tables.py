@@ -27,7 +27,7 @@ from sections.flowers import (
 from sections.keeping import acwod, frozen, memories
 from sections.labels import few, moons, transfer, unlabelled
 from sections.rates import speed
-from sections.streams import attention, dropout, masks, reference, replay, stream, ways
+from sections.streams import attention, dropout, masks, permuted, reference, replay, stream, ways
 from sections.students import distillation, smaller
 from sections.trust import broken, parity, release, unknown
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
-             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, stream, reference, masks, replay,
+             acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, permuted, stream, reference, masks, replay,
              attention, dropout, cells, streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]
     pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}

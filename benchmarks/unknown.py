@@ -54,10 +54,10 @@ def main() -> None:
         knowns = [known] if stage == "before" else [known, inside]
         unknowns = {**others, **({"flowers": inside} if stage == "before" else {})}
         seen = {name: look(bundle, images) for name, images in unknowns.items()}
-        mine = [torch.cat(part) for part in zip(*[look(bundle, images) for images in knowns], strict=True)]
+        logits, features = (torch.cat(part) for part in zip(*[look(bundle, images) for images in knowns], strict=True))
         weight = bundle.model.head.weight
         for name, score in SCORES.items():
-            ours = score(*mine, weight)
+            ours = score(logits, features, weight)
             found = {what: novelty.auroc(ours, score(*theirs, weight)) for what, theirs in seen.items()}
             found["mean"] = sum(found.values()) / len(found)
             rows[f"{name}, {stage}"] = found

@@ -182,7 +182,8 @@ def enrich(found: dict[str, Any]) -> str:
     for name, title in (("enrich", "Test"), ("enrich-development", "Development, chosen on")):
         if name in found:
             cells, lines = found[name]["cells"], []
-            for shots, row in sorted(dict.fromkeys((c["shots"], c["name"]) for c in cells), key=lambda key: key[0]):
+            order = dict.fromkeys((c["shots"], c["name"]) for c in cells)
+            for shots, row in sorted(order, key=lambda key: (key[0], key[1] != "photos alone")):
                 draws = [c for c in cells if (c["shots"], c["name"]) == (shots, row)]
                 right = over([c for c in draws if c["right"] is not None], "right")
                 figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]

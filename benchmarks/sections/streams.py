@@ -155,6 +155,39 @@ def masks(found: dict[str, Any]) -> str:
     return f"## Masks and gates\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
 
 
+PERMUTED = {
+    "permuted": ("Permuted MNIST: the pixels of each task in another order", "MNIST, pixels in another order"),
+    "split": ("Split MNIST: two digits a task, answers among the two", "MNIST, two digits a task"),
+}
+"""Protocols of benchmarks/permuted.py: titles of their tables and of their drawings."""
+
+
+def permuted(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/permuted.py."""
+    if "permuted" not in found:
+        return ""
+    result, sections, keys = found["permuted"], [], ("average", "backward", "last task")
+    for protocol, (title, _) in PERMUTED.items():
+        lines = []
+        for best in result["chosen"]:
+            key = (best["protocol"], best["method"], best["strength"])
+            draws = [row for row in result["rows"] if (row["protocol"], row["method"], row["strength"]) == key]
+            if best["protocol"] == protocol:
+                strength = f"{best['strength']:g}" if best["strength"] else ""
+                lines.append([best["method"], strength, *(over(draws, key) for key in keys), str(len(draws))])
+        if lines:
+            head = ["method", "strength", "average", "backward transfer", "last task", "seeds"]
+            figure = f"![Average accuracy over the strength](permuted-{protocol}.svg)"
+            sections.append(f"### {title}\n\n{grid(head, lines)}\n\n{figure}")
+    n = result["n"]
+    return (
+        f"## What holding weights keeps\n\n{result['what']} {n['test']:,} test images. Shuffled: the importances of online EWC"
+        " dealt out to other weights of the same tensor, the control; l2: every weight held alike.\n\n"
+        + "\n\n".join(sections)
+        + f"\n\n{basis(result)}"
+    )
+
+
 REPLAY = {
     "split": ("Split MNIST, two digits at a time, one label space", ("last", "first task", "last task")),
     "pair, MNIST first": ("MNIST, then Fashion-MNIST", ("last", "first task", "last task")),
