@@ -4,11 +4,12 @@
     python benchmarks/enrich.py                  flowers and the odd half: the final table
     python benchmarks/enrich.py --short          does it run at all
 
-Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or 20
-pictures of each class between its photos; copies: as many copies of the photos (control). Unlabelled: the training photos
-that were not drawn, without their labels; those that the grown model is surely right about become photos of its new classes;
-shuffled: their names dealt out anew among them (control); all named: with their true labels (ceiling). How many pictures and
-how sure is chosen on the development flowers by harmonic mean.
+Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or
+20 pictures of each class between its photos; copies: as many copies of the photos (control). Unlabelled: the training
+photos that were not drawn, without their labels; those that the grown model is surely right about become photos of its
+new classes; among others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be
+taken for new classes too; shuffled: their names dealt out anew among them (control); all named: with their true labels
+(ceiling). How many pictures and how sure is chosen on the development flowers by harmonic mean.
 
 A cell that is in the results is not run again.
 """
@@ -77,8 +78,8 @@ def shuffled(before: Task, after: Task, seed: int) -> Task:
 class Draw:
     """The photos of one draw, and the tasks made of them, each when it is asked for."""
 
-    def __init__(self, model: Classifier, photos: Images, shots: int, seed: int, drawing: int) -> None:
-        self.model, self.seed, self.drawing = model, seed, drawing
+    def __init__(self, model: Classifier, photos: Images, others: Images, shots: int, seed: int, drawing: int) -> None:
+        self.model, self.others, self.seed, self.drawing = model, others, seed, drawing
         known = photos.shots(shots, seed)
         kept = set(known.names)
         self.rest = photos.subset(torch.tensor([i for i, name in enumerate(photos.names) if name not in kept]))
@@ -105,12 +106,20 @@ class Draw:
     def named(self, threshold: float) -> Task:
         return named(self.task, self.grown, threshold)
 
+    def among(self, threshold: float) -> Task:
+        assert self.task.unlabelled is not None
+        both = joined(
+            self.task.unlabelled, replace(self.others, labels=torch.zeros_like(self.others.labels), classes=("",))
+        )
+        return named(replace(self.task, unlabelled=both), self.grown, threshold)
+
     def ceiling(self) -> Task:
         return replace(self.task, train=joined(self.task.train, self.rest))
 
     def right(self, task: Task) -> float | None:
         """Of the unlabelled photos that a task has taken, how many are named right, in per cent."""
-        true = {name: int(label) for name, label in zip(self.rest.names, self.rest.labels, strict=True)}
+        true = dict.fromkeys(self.others.names, -1)
+        true |= {name: int(label) for name, label in zip(self.rest.names, self.rest.labels, strict=True)}
         taken = [i for i, name in enumerate(task.train.names) if name in true]
         if not taken:
             return None
@@ -131,6 +140,7 @@ def rows(chosen: dict[str, Any] | None) -> dict[str, Row]:
     for sure in [chosen["sure"]] if chosen else SURE:
         found[f"unlabelled, sure of {sure:g}"] = lambda draw, sure=sure: draw.named(sure)  # type: ignore[misc]
         if chosen:
+            found[f"unlabelled among others, sure of {sure:g}"] = lambda draw, sure=sure: draw.among(sure)  # type: ignore[misc]
             found["unlabelled, shuffled (control)"] = lambda draw, sure=sure: shuffled(  # type: ignore[misc]
                 draw.task, draw.named(sure), draw.seed
             )
@@ -172,16 +182,19 @@ def main() -> None:
     base = imagenet()
     model = copy.deepcopy(base.model).to(device())
     test = sets(base, flowers, 0 if given.development else 1, given.short)
-    photos = api.images_of(open_source(data() / flowers / "train"), base.preparation)
+    photos, others = (
+        api.images_of(open_source(data() / kind / "train"), base.preparation)
+        for kind in (flowers, "flowers" if given.development else "flowers_dev")
+    )
     if given.short:
-        photos = photos.of(photos.classes[:2]).shots(4, 0)
+        photos, others = (images.of(images.classes[:2]).shots(4, 0) for images in (photos, others))
     for shots in SHOTS[: 1 if given.short else None]:
         for seed in SEEDS[: 1 if given.short else None]:
             done = {cell["name"] for cell in cells if (cell["shots"], cell["seed"]) == (shots, seed)}
             todo = {n: row for n, row in rows(chosen).items() if n.startswith(given.only) and n not in done}
             if not todo:
                 continue
-            draw = Draw(model, photos, shots, seed, 2 if given.short else DRAWING)
+            draw = Draw(model, photos, others, shots, seed, 2 if given.short else DRAWING)
             for name, row in todo.items():
                 started = time.perf_counter()
                 task = row(draw)
