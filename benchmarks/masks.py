@@ -7,8 +7,11 @@
 ``flowers``: ten flowers on the ImageNet MobileNetV2; ``split``: MNIST, five tasks of two digits, Piggyback; ``gates``: the
 same five tasks, gates at several sparsity weights, from a network of random weights. Head-only is Piggyback whose masks
 start too far from the threshold to flip: the same rows under the same recipe. Full fine-tuning moves the network for each
-task anew, so that what it did for the tasks before is lost. Every recipe is a published one or was fixed beforehand; nothing
-is chosen on a test image. A cell that is in the results is not run again.
+task anew, so that what it did for the tasks before is lost. Of the digits a tenth of the training images is held out; on it
+each method of ``split`` chooses between two rates, as the mean over seeds, and the recipe of ``gates`` was chosen at a
+sparsity weight of 0.5 (at a tenth of its rate and in a quarter of its steps no gate closes). Flowers: the paper's recipe.
+
+A cell that is in the results is not run again.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ from classgraft.verbs import Extender
 
 AS_IT_IS = Preparation(28, 28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PAPER = Piggyback().recipe
-DIGITS = Recipe(epochs=10, batch_size=128, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(), augment="none")
+DIGITS = Recipe(epochs=20, batch_size=64, optimiser="adamw", lr=1e-2, weight_decay=0.0, milestones=(), augment="none")
+RATES = (1e-3, 1e-2)
+HELD = 0.1
 SPARSITY = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 NEVER = 1e3
 """Where a real-valued mask starts that shall never be under the threshold."""
@@ -58,16 +63,16 @@ class Cell:
 
     part: str
     method: str
-    make: Extender
+    make: Piggyback | Gates | LwF
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.part, self.method
+    def key(self) -> tuple[str, str, float]:
+        return self.part, self.method, self.make.recipe.lr
 
 
 def cells() -> Iterator[Cell]:
     """Every cell, those of a part together."""
-    for part, recipe in (("flowers", PAPER), ("split", DIGITS)):
+    for part, recipe in (("flowers", PAPER), *(("split", replace(DIGITS, lr=rate)) for rate in RATES)):
         yield Cell(part, "head only", Piggyback(start=NEVER, recipe=recipe))
         yield Cell(part, "piggyback", Piggyback(recipe=recipe))
         yield Cell(part, "piggyback, ternary", Piggyback(ternary=True, recipe=recipe))
@@ -146,7 +151,7 @@ def on_flowers(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
 
 def on_digits(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
     """Five tasks of two digits one after the other: ``own[t][j]``, ``joint[t][j]`` after task t on task j."""
-    train, test = mnist("train"), mnist("test")
+    (train, held), test = mnist("train").split(HELD, seed), mnist("test")
     if short:
         train, test = train.shots(8, seed), test.shots(4, seed)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1993 + seed)).tolist()
@@ -166,6 +171,7 @@ def on_digits(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     count = len(tasks)
     return {
+        "held": sum(accuracy(model, held.of(classes), True) for classes in tasks) / count,
         "own": sum(own[-1]) / count, "joint": sum(joint[-1]) / count,
         "backward": sum(own[-1][j] - own[j][j] for j in range(count - 1)) / max(1, count - 1),
         "capacity": used[-1], "capacity over tasks": used, **kept(model), "own matrix": own, "joint matrix": joint,
@@ -201,13 +207,13 @@ def main() -> None:
     given = parser.parse_args()
     path = RESULTS / "masks.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
-    done = {(row["part"], row["method"], row["seed"]) for row in rows}
+    done = {(row["part"], row["method"], row["rate"], row["seed"]) for row in rows}
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         for cell in cells():
             if given.only not in (cell.part, "all") or (*cell.key, seed) in done:
                 continue
             found = (on_flowers if cell.part == "flowers" else on_digits)(cell, seed, given.short)
-            rows.append({"part": cell.part, "method": cell.method, "seed": seed, **found})
+            rows.append({"part": cell.part, "method": cell.method, "rate": cell.make.recipe.lr, "seed": seed, **found})
             forget()
             print({key: value for key, value in rows[-1].items() if "matrix" not in key}, flush=True)
             if not given.short:

@@ -7,8 +7,8 @@ Differs from the paper:
 1. Every kernel that fires on any photo of its task is frozen, and a gate that fired on none stays shut for that task, so
    that what a task answers keeps its bits for every image, not for those that were looked at.
 2. The task classifier is a chain: each task has one that tells it from all tasks before it and raises or lowers its own
-   logits, so that no earlier logit moves. Each learns from kept images of every class (the paper's episodic memory), and
-   where there are none of some task, the tasks' logits are compared as they are.
+   logits, so that no earlier logit moves. Each learns from kept images of every class (the paper's episodic memory) for as
+   many steps as the task's gates did; where there are none of some task, the tasks' logits are compared as they are.
 3. Gates see features through one hidden layer without norm, and begin mostly open; ``patience`` is a share of the epochs.
 4. A network that learnt its classes without gates uses all its kernels: a new task learns gates, norms and rows alone.
 5. Where a task brings one class alone there is nothing to tell apart; it then learns against the old classes' logits.
@@ -16,7 +16,8 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -83,10 +84,10 @@ class Gates(Rehearsal):
         grown = side_by_side(model, settled(body, stream, fired, seed), rows, names)
         if not isinstance(memory, Exemplars):
             return grown
-        return self.told_apart(grown, self.remember(grown, task, memory).images)
+        return self.told_apart(grown, self.remember(grown, task, memory).images, len(images))
 
-    def told_apart(self, grown: Classifier, kept: Images) -> Classifier:
-        """With what tells the last task from the others, where images of every task are kept."""
+    def told_apart(self, grown: Classifier, kept: Images, learnt: int) -> Classifier:
+        """With what tells the last task, learnt from so many images, from the others, where images of every task are kept."""
         old, counts = sum(grown.head.rows[:-1]), torch.bincount(kept.labels, minlength=len(grown.classes))
         if not old or not all(bool(own.any()) for own in counts.split(grown.head.rows)):
             return grown
@@ -99,7 +100,9 @@ class Gates(Rehearsal):
             said, new = lead + deciding(features)[:, 0], (batch.targets >= old).to(lead.dtype)
             return {"task": F.binary_cross_entropy_with_logits(said, new)}
 
-        fit(deciding, objective, kept, self.recipe, "telling tasks apart")
+        steps = math.ceil(learnt / self.recipe.batch_size) / math.ceil(len(kept) / self.recipe.batch_size)
+        recipe = replace(self.recipe, epochs=max(self.recipe.epochs, round(self.recipe.epochs * steps)))
+        fit(deciding, objective, kept, recipe, "telling tasks apart")
         last = grown.head.parts[-1]
         assert isinstance(last, Own)
         last.judge = deciding
