@@ -84,11 +84,11 @@ def cells(only: str) -> Iterator[Cell]:
         softmax: Any = "all" if protocol == "permuted" else "heads"
         yield Cell(protocol, "finetune", 0, lambda r, s=softmax: LwF(0.0, softmax=s, warm_up=0.0, recipe=r))
         yield Cell(protocol, "joint", 0, lambda r: Joint(recipe=r))
-        for strength in (1e-4, 1e-3, 1e-2, 1e-1):
+        for strength in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0):
             yield Cell(
                 protocol, "l2", strength, lambda r, x=strength, s=softmax: EWC(x, "identity", softmax=s, recipe=r)
             )
-        for strength in (1.0, 10.0, 100.0, 1e3, 1e4):
+        for strength in (1.0, 10.0, 100.0, 1e3, 1e4, *((1e5,) if protocol == "split" else ())):
             for fisher in ("exact", "sampled", "empirical"):
                 yield Cell(protocol, f"ewc {fisher}", strength,
                            lambda r, x=strength, f=fisher, s=softmax: EWC(x, f, SEEN, softmax=s, recipe=r))  # fmt: skip

@@ -206,7 +206,7 @@ def strength_plot(result: dict[str, Any], protocol: str) -> str:
         points = [(at, sum(values) / len(values)) for at, values in sorted(found.items())]
         if points:
             series.append((name, points, points))
-    x = {float(power): f"{10.0**power:g}" for power in sorted({at for _, points, _ in series for at, _ in points})}
+    x = {power: f"1e{power:g}" for power in sorted({at for _, points, _ in series for at, _ in points})}
     values = [value for _, points, _ in series for _, value in points]
     y = {tick: f"{tick:g}" for tick in plots.ticks(min(values), max(values))}
     return alone(plots.lines(series, PERMUTED[protocol][1], x, y, ("strength", "average accuracy, %")))
