@@ -183,7 +183,7 @@ def enrich(found: dict[str, Any]) -> str:
         if name in found:
             cells, lines = found[name]["cells"], []
             order = dict.fromkeys((c["shots"], c["name"]) for c in cells)
-            for shots, row in sorted(order, key=lambda key: (key[0], key[1] != "photos alone")):
+            for shots, row in sorted(order, key=lambda key: (key[0], key[1] != "photos alone", key[1].endswith(")"))):
                 draws = [c for c in cells if (c["shots"], c["name"]) == (shots, row)]
                 right = over([c for c in draws if c["right"] is not None], "right")
                 figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]
