@@ -21,6 +21,8 @@ from classgraft.metrics import Evaluation, evaluation
 from classgraft.models.cut import cut
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
+from classgraft.pages import Role, comparing
+from classgraft.report.page import Picture
 from classgraft.training.answers import answers
 
 PREPARATION = Preparation(16, 16, (0.3, 0.3, 0.3), (0.38, 0.38, 0.38))
@@ -92,6 +94,17 @@ def _row(name: str, bundle: Bundle, test: Images, started: float) -> Row:
 
 def save(story: Story, out: Path, command: str) -> None:
     """The grown bundle with its page."""
-    from classgraft import pages
+    api.save(story.rows[story.chosen].bundle, out, {"report.html": page(story, command)})
 
-    api.save(story.rows[story.chosen].bundle, out, {"report.html": pages.of_demonstration(story, command)})
+
+def page(story: Story, command: str) -> str:
+    """Every method that was run, beside one another."""
+    chosen = story.rows[story.chosen]
+    roles: tuple[Role, ...] = ("chosen", "control", "ceiling")
+    rows = [(row.name, role, row.logits) for row, role in zip(story.rows[1:], roles, strict=True)]
+
+    def picture(place: int) -> Picture:
+        return Picture(story.test.pixels[place], "")
+
+    old = answers(story.rows[0].bundle.model, story.test)
+    return comparing(chosen.bundle, rows, old, chosen.logits, story.test.labels, picture, [], command)

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,9 +26,6 @@ from classgraft.report.page import ClassResult, Confusion, Cost, Curve, Pair, Pi
 from classgraft.trainers.glico import GLICO
 from classgraft.training.answers import answers
 from classgraft.training.latent import Latent
-
-if TYPE_CHECKING:
-    from classgraft.demonstration import Story
 
 Role = Literal["before", "chosen", "other", "control", "ceiling"]
 PAIRS, PICTURES = 8, 4
@@ -74,20 +71,7 @@ def of_extension(
         return Picture(image, Path(names[place]).name)
 
     rows: list[tuple[str, Role, Tensor]] = [(str(bundle.history[-1].get("method", "this model")), "chosen", logits)]
-    return _page(bundle, rows, old, logits, labels, picture, warnings, command)
-
-
-def of_demonstration(story: Story, command: str) -> str:
-    """The page of the demonstration, with every method that it ran."""
-    chosen = story.rows[story.chosen]
-    roles: tuple[Role, ...] = ("chosen", "control", "ceiling")
-    rows = [(row.name, role, row.logits) for row, role in zip(story.rows[1:], roles, strict=True)]
-
-    def picture(place: int) -> Picture:
-        return Picture(story.test.pixels[place], "")
-
-    old = answers(story.rows[0].bundle.model, story.test)
-    return _page(chosen.bundle, rows, old, chosen.logits, story.test.labels, picture, [], command)
+    return comparing(bundle, rows, old, logits, labels, picture, warnings, command)
 
 
 def of_latent(bundle: Bundle, images: Images, settings: Mapping[str, Any] | None = None, *, command: str = "") -> str:
@@ -172,7 +156,7 @@ def write(html: str, path: Path) -> None:
         raise InputError(f"'{path}' cannot be written ({error.strerror}); choose another place with --out.") from error
 
 
-def _page(
+def comparing(
     bundle: Bundle,
     rows: Sequence[tuple[str, Role, Tensor]],
     old_logits: Tensor,
@@ -182,6 +166,18 @@ def _page(
     warnings: Sequence[str],
     command: str,
 ) -> str:
+    """The page of a bundle's last step beside other ways.
+
+    Args:
+        bundle: with the classes that the step added.
+        rows: of every way its name, its role and its logits (N, K) of the images.
+        old_logits: of the model before the step (N, K - classes added).
+        logits: of this bundle (N, K).
+        labels: (N,) of the bundle's classes.
+        picture: of the image at a place.
+        warnings: sentences that the page begins with.
+        command: shown on the page.
+    """
     event, before = bundle.history[-1], bundle.before()
     first = len(bundle.classes) - len(bundle.added)
     added = list(range(first, len(bundle.classes)))
