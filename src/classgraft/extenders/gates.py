@@ -43,7 +43,7 @@ class Gates(Rehearsal):
     """Cross-entropy through gates that are drawn, a price on open ones, then a classifier that tells the tasks apart."""
 
     sparsity: float = 0.5
-    """Lambda_s, weight of the share of open gates, mean over layers."""
+    """Lambda_s, weight of the share of open gates, mean over layers; too large a one shuts them all, and nothing is learnt."""
     patience: float = 0.25
     """Share of the epochs before open gates cost something; from the start on, all might shut at once."""
     temperature: float = 2 / 3
