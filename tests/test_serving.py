@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from classgraft.data.sources import open_sources
 from classgraft.errors import InputError
 from classgraft.folder import Changed, opened, state
 from classgraft.proposals import propose
+from classgraft.storage import held
 from classgraft.training.answers import answers
 
 pytest.importorskip("fastapi")
@@ -302,6 +304,37 @@ def test_an_old_page_undoes_nothing_that_it_does_not_show(browser: Browser, plac
         assert answer.status_code == 409
         assert "changed after this page was shown" in words(answer)
     assert classgraft.load(place / "base").classes == (*OLD, "cyan", "pink")
+
+
+@pytest.mark.parametrize("part", ["", "config.json"])
+def test_nobody_moves_a_bundle_between_two_looks_at_it(place: Path, monkeypatch: Any, part: str) -> None:
+    """Between the two moves of a replacement there is nothing in its place, which is not to be taken for a file."""
+    bundle, at = opened(place / "base")
+    look, moves = os.path.lexists, []
+
+    def moving(away: threading.Event) -> None:
+        with held(place / "base"):
+            (place / "base").rename(place / "away")
+            away.set()
+            time.sleep(0.1)
+            (place / "away").rename(place / "base")
+
+    def slowly(path: Any) -> bool:
+        there = look(path)
+        if Path(path) == place / "base" / part:
+            away = threading.Event()
+            moves.append(pool.submit(moving, away))
+            away.wait(0.2)
+        return there
+
+    with ThreadPoolExecutor(8) as pool:
+        monkeypatch.setattr("os.path.lexists", slowly)
+        classgraft.save(classgraft.api.remove(bundle, "red"), place / "base", expecting=at)
+        monkeypatch.undo()
+        assert moves
+        for moved in moves:
+            moved.result()
+    assert classgraft.load(place / "base").classes == ("green", "blue")
 
 
 def test_saving_over_what_has_changed_is_refused_at_the_last_moment(place: Path, monkeypatch: Any) -> None:

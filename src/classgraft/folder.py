@@ -54,14 +54,15 @@ def check_place(folder: str | Path) -> None:
         InputError: it holds something else, or cannot be read.
     """
     folder = Path(folder)
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
     try:
         recover(folder)
         with held(folder, shared=True):  # or a bundle that is being replaced at this moment may look like none
+            file = os.path.lexists(folder) and not folder.is_dir()
             taken = folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder)
     except OSError as error:
         raise InputError(f"'{folder}' cannot be read ({error.strerror}); name another folder.") from error
+    if file:
+        raise InputError(f"'{folder}' is a file; name a folder to write the bundle to.")
     if taken:
         raise InputError(f"'{folder}' is not empty and no bundle; name another folder.")
 
@@ -97,7 +98,8 @@ def save(
         if expecting is not None and state(folder) != expecting:
             raise Changed(f"'{folder}' was changed after this was made from it; load it again and repeat the step.")
 
-    check()
+    with held(folder, shared=True):
+        check()
     with replaced(folder, check) as fresh:
         with held(folder, shared=True):
             for path in folder.iterdir() if folder.is_dir() else ():
