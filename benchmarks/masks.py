@@ -9,7 +9,7 @@ same five tasks, gates at several sparsity weights, from a network of random wei
 start too far from the threshold to flip: the same rows under the same recipe. Full fine-tuning moves the network for each
 task anew, so that what it did for the tasks before is lost. Of the digits a tenth of the training images is held out; on it
 each method of ``split`` chooses between two rates, as the mean over seeds, and the recipe of ``gates`` was chosen at a
-sparsity weight of 0.5 (at a tenth of its rate and in a quarter of its steps no gate closes). Flowers: the paper's recipe.
+sparsity weight of 0.5. Flowers: the paper's recipe.
 
 A cell that is in the results is not run again.
 """

@@ -382,6 +382,25 @@ def test_a_price_on_open_gates_leaves_more_of_the_network_free() -> None:
     assert used[1] < 0.8 * used[0]
 
 
+def test_what_tells_tasks_apart_learns_for_as_many_steps_as_the_task_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    from classgraft.extenders import gates
+
+    steps: dict[str, int] = {}
+
+    def counting(
+        module: nn.Module, objective: Callable[..., Any], images: Any, recipe: Recipe, *given: Any, **options: Any
+    ) -> Any:
+        steps[given[0]] = recipe.epochs * -(-len(images) // recipe.batch_size)
+        return fit(module, objective, images, recipe, *given, **options)
+
+    monkeypatch.setattr(gates, "fit", counting)
+    method = Gates(exemplars=2, unit="images a class", recipe=replace(QUICK, epochs=3))
+    first = task(TASKS[0], 16)
+    before = method.extend(wide(), None, first)
+    method.extend(before, method.remember(before, first, None), task(TASKS[1], 16))
+    assert steps["telling tasks apart"] == steps["learning"] > 3
+
+
 def test_the_price_waits_for_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     from classgraft.extenders import gates
 

@@ -231,10 +231,12 @@ def tensors_of(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def memory_plain(bundle: Bundle) -> dict[str, Any]:
+    """All memories as JSON, their tensors by name and shape."""
     return {name: {"body": kept.body, "content": kept.content.plain} for name, kept in bundle.memories.items()}
 
 
 def memory_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """The tensors that ``memory_plain`` names."""
     return {
         f"{MEMORY}{method}:{name}": tensor
         for method, kept in bundle.memories.items()

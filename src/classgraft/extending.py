@@ -130,6 +130,7 @@ def _extend_bundle(
         _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     again = _refuse_known(bundle, photos.classes, update)
+    added = [name for name in photos.classes if name not in again]
     if shots is not None:
         photos = _drawn(photos, shots, seed, warn)
     old = None if old_images is None else known_images(bundle, old_images, strict, warn)
@@ -150,11 +151,11 @@ def _extend_bundle(
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
     event = event_of(
         "extend",
-        _sentence(len(photos.classes) - len(again), len(again), chosen, len(photos), len(task.train) - shown),
+        _sentence(len(added), len(again), chosen, len(photos), len(task.train) - shown),
         method=chosen,
         why=why,
         settings=settings_of(extender),
-        classes=[name for name in photos.classes if name not in again],
+        classes=added,
         updated=list(again),
         photos=len(photos),
         shots=shots,
@@ -165,7 +166,6 @@ def _extend_bundle(
         seconds=seconds,
         **({"promise": promises.promise(bundle, grown, photos, old)} if bundle.classes else {}),
     )
-    added = [name for name in photos.classes if name not in again]
     return bundle.then(grown, event, added or bundle.added, held)
 
 

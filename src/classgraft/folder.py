@@ -185,7 +185,7 @@ def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
             for i in range(int(config["graft"]["undo"]))
         ]
         tensors = _read_tensors(folder / "model.safetensors")
-        plain, held = (
+        described, remembered = (
             ({}, {})
             if "memory.json" not in stated
             else (_read_json(folder / "memory.json"), _read_tensors(folder / "memory.safetensors"))
@@ -204,7 +204,7 @@ def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
             raise ValueError("its history lacks a step")
         if network is not None:
             network = wrapped(network, config["graft"].get("inside") or -1, len(config["label_names"]))
-        memories = memories_of(plain, held)
+        memories = memories_of(described, remembered)
         bundle = assembled(config, tensors, network, f"'{folder}'")
     return replace(bundle, memories=memories, history=tuple(history), undone=tuple(undone))
 

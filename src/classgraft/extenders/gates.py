@@ -8,7 +8,7 @@ Differs from the paper:
    that what a task answers keeps its bits for every image, not for those that were looked at.
 2. The task classifier is a chain: each task has one that tells it from all tasks before it and raises or lowers its own
    logits, so that no earlier logit moves. Each learns from kept images of every class (the paper's episodic memory) for as
-   many steps as the task's gates did; where there are none of some task, the tasks' logits are compared as they are.
+   many steps, at least, as the task's gates did; where there are none of some task, the tasks' logits are compared as they are.
 3. Gates see features through one hidden layer without norm, and begin mostly open; ``patience`` is a share of the epochs.
 4. A network that learnt its classes without gates uses all its kernels: a new task learns gates, norms and rows alone.
 5. Where a task brings one class alone there is nothing to tell apart; it then learns against the old classes' logits.
