@@ -23,7 +23,11 @@ def machine() -> dict[str, Any]:
     import torch
 
     model = next(
-        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        (
+            re.sub(r"\((R|TM)\)| Processor$", "", line.split(":", 1)[1]).strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
     found: dict[str, Any] = {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
@@ -40,9 +44,15 @@ def _lines(path: str) -> list[str]:
 
 
 def write(name: str, what: str, **facts: Any) -> Path:
-    """Write ``results/<name>.json``; numbers are rounded to what they can bear."""
+    """Write ``results/<name>.json``; numbers are rounded to what they can bear.
+
+    ``rows`` may hold what the file has already, of another day and machine: each row says on which processor it was run.
+    """
     from classgraft.history import versions
 
+    path = RESULTS / f"{name}.json"
+    if isinstance(facts.get("rows"), list):
+        facts["rows"] = _with_processors(_rounded(facts["rows"]), path)
     content = {
         "what": what,
         "date": datetime.date.today().isoformat(),
@@ -50,11 +60,20 @@ def write(name: str, what: str, **facts: Any) -> Path:
         "versions": versions(),
         **facts,
     }
-    path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     text = json.dumps(_rounded(content), indent=1, ensure_ascii=False)
     path.write_text(re.sub(r"\[[-\d.,\se\[\]]+\]", _on_one_line, text) + "\n", "utf-8")
     return path
+
+
+def _with_processors(rows: list[Any], path: Path) -> list[Any]:
+    earlier = json.loads(path.read_text("utf-8")) if path.exists() else {"rows": []}
+    here = machine()["cpu"]
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        return {"cpu": earlier["machine"]["cpu"] if row in earlier["rows"] else here, **row}
+
+    return [one(row) if isinstance(row, dict) else row for row in rows]
 
 
 def _on_one_line(numbers: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from classgraft.errors import InputError
 from classgraft.training import engine as engines
 from classgraft.training.answers import answers, asked
-from classgraft.training.engine import COMPILED, LOWERED, Engine, choose, current, engine
+from classgraft.training.engine import COMPILED, COMPILED_AMX, LOWERED, Engine, choose, current, engine, part_of
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 
@@ -25,6 +25,7 @@ RECIPE = Recipe(epochs=1, batch_size=10)
 
 def test_long_runs_are_lowered_and_wishes_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "has_bf16", lambda kind: True)
+    monkeypatch.setattr(engines, "has_amx", lambda kind: False)
     monkeypatch.setattr(engines, "can_compile", lambda kind: True)
     assert choose(CPU, LOWERED - 1) == Engine()
     assert choose(CPU, LOWERED).precision == "bf16"
@@ -35,6 +36,21 @@ def test_long_runs_are_lowered_and_wishes_go_first(monkeypatch: pytest.MonkeyPat
         with engine(compile=False):
             assert choose(CPU, COMPILED) == Engine()
     assert choose(torch.device("cuda"), COMPILED) == Engine("cuda", "bf16", compile=True)
+
+
+def test_with_amx_compiling_pays_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "can_compile", lambda kind: True)
+    for amx in (True, False):
+        monkeypatch.setattr(engines, "has_amx", lambda kind, amx=amx: amx)
+        assert choose(CPU, COMPILED_AMX).compile == amx
+
+
+def test_the_parts_of_a_whole_are_run_as_the_whole_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "has_bf16", lambda kind: True)
+    monkeypatch.setattr(engines, "can_compile", lambda kind: True)
+    with part_of(COMPILED):
+        assert choose(CPU, 1) == Engine(precision="bf16", compile=True)
+    assert choose(CPU, 1) == Engine()
 
 
 def test_without_hardware_for_it_nothing_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:

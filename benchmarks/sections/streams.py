@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from classgraft.metrics import student_interval
-from sections.writing import basis, grid, over
+from sections.writing import basis, grid, over, processors
 
 WAYS = {"flowers": "The ImageNet MobileNetV2 learns ten flowers", "mnist": "A CIFAR-10 ResNet-56 learns MNIST"}
 
@@ -73,7 +73,9 @@ def stream(found: dict[str, Any]) -> str:
         name, _, other = method.partition(",")
         if not other:
             kept, minutes = f"{mean['bytes'] / 2**20:.1f}", f"{mean['seconds'] / 60:.0f}"
-            learners.append([*row, over(shown, "forgetting"), kept, minutes, str(len(draws))])
+            learners.append(
+                [*row, over(shown, "forgetting"), kept, minutes, processors({**result, "rows": draws}), str(len(draws))]
+            )
         if name in SIZED:
             thousands = over([{"": row["parameters"] / 1000} for row in draws], "")
             whole = f"{(mean['bytes'] + mean['model_bytes']) / 2**20:.1f}"
@@ -83,7 +85,7 @@ def stream(found: dict[str, Any]) -> str:
         " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"
         " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
         " beside one or two other jobs.",
-        grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "seeds"], learners),
+        grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "on", "seeds"], learners),
     ]
     if any(method.startswith("der") for method, *_ in sized):
         parts += [
@@ -107,17 +109,18 @@ def reference(found: dict[str, Any]) -> str:
         for side, rows in sides.items():
             shown = [{key: 100 * row[key] for key in ("average", "last")} for row in rows.values()]
             minutes = f"{sum(row['seconds'] for row in rows.values()) / 60 / max(1, len(rows)):.1f}"
-            lines.append([method, side, over(shown, "average"), over(shown, "last"), minutes, str(len(rows))])
+            where = processors({**result, "rows": list(rows.values())})
+            lines.append([method, side, over(shown, "average"), over(shown, "last"), minutes, where, str(len(rows))])
         gains = [
             {key: 100 * (sides["ours"][seed][key] - sides["avalanche"][seed][key]) for key in ("average", "last")}
             for seed in both
         ]
-        lines.append([method, "difference", over(gains, "average"), over(gains, "last"), "", str(len(both))])
+        lines.append([method, "difference", over(gains, "average"), over(gains, "last"), "", "", str(len(both))])
     rival = next(row["versions"]["avalanche"] for row in result["rows"] if row["side"] == "avalanche")
     return (
         f"## Streams beside Avalanche\n\n{result['what']}; {result['n']:,} test images. The same images, order, network and"
         f" recipe by Avalanche {rival}; benchmarks/reference.py says where the two cannot be the same. One thread beside"
-        f" another job.\n\n{grid(['method', 'side', 'average', 'last', 'minutes', 'seeds'], lines)}\n\n{basis(result)}"
+        f" another job.\n\n{grid(['method', 'side', 'average', 'last', 'minutes', 'on', 'seeds'], lines)}\n\n{basis(result)}"
     )
 
 

@@ -23,5 +23,12 @@ def over(draws: Sequence[dict[str, Any]], key: str) -> str:
 
 def basis(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
-    where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    where = machine.get("gpu") or f"{processors(result)}, {machine['cores']} cores"
     return f"{where}; " + ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; {result['date']}."
+
+
+def processors(result: dict[str, Any]) -> str:
+    """Of all rows, for a table is filled over days on more than one machine."""
+    own, rows = result["machine"]["cpu"], result.get("rows")
+    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return " and ".join(sorted({row.get("cpu", own) for row in rows} or {own}))

@@ -36,7 +36,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.pages import write
 from classgraft.training.carries import digest
 from classgraft.training.engine import device as chosen_device
-from classgraft.training.engine import engine
+from classgraft.training.engine import engine, part_of
 from classgraft.training.journal import keeping
 
 
@@ -135,10 +135,11 @@ class _Job:
     """What has learnt the first task, without its head, by seed and order; and the seconds that it took."""
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
-        runs = self.runs(cell)
-        with engine(device=self.device, precision=self.precision):
+        runs, seconds = self.runs(cell), 0.0
+        stream = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed)
+        looks = self.setting.recipe.epochs * sum(len(task.train) for task, _ in stream)
+        with engine(device=self.device, precision=self.precision), part_of(looks * (self.setting.size / 32) ** 2):
             start = self.setting.start.classifier(cell.seed).to(chosen_device())
-            stream, seconds = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed), 0.0
             if _begins(self.setting, cell):
                 start, seconds = self.begun(cell, start, stream)
             with keeping(runs, cell.settings):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from classgraft.errors import InputError
 from classgraft.training.distributed import world
-from classgraft.training.hardware import can_compile, has_bf16, keep_memory
+from classgraft.training.hardware import can_compile, has_amx, has_bf16, keep_memory
 
 Precision = Literal["fp32", "bf16"]
 Work = float
@@ -30,6 +30,8 @@ LOWERED: Work = 20_000
 """Below this a run takes seconds, and fp32 it stays."""
 COMPILED: Work = 500_000
 """Below this compiling takes longer than it saves."""
+COMPILED_AMX: Work = 200_000
+"""The same on a CPU whose products are so fast that passes over memory are what is left, which compiling joins."""
 BACKEND: str | Callable[..., Any] = "inductor"
 """Of ``torch.compile``."""
 
@@ -124,6 +126,7 @@ def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
 _PLAIN = Engine(channels_last=False)
 _wishes: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("wishes", default=())
 _running: ContextVar[Engine] = ContextVar("running", default=_PLAIN)
+_whole: ContextVar[Work] = ContextVar("whole", default=0.0)
 _said: set[str] = set()
 
 
@@ -150,6 +153,16 @@ def engine(
         _wishes.reset(token)
 
 
+@contextmanager
+def part_of(work: Work) -> Iterator[None]:
+    """Inside, every run is a part of so much work, and its engine is chosen for the whole."""
+    token = _whole.set(work)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
 def device() -> torch.device:
     """Where models and images should be put: what was wished for, else the accelerator if there is one."""
     wished = dict(_wishes.get()).get("device")
@@ -160,9 +173,10 @@ def device() -> torch.device:
 
 def choose(where: torch.device, work: Work) -> Engine:
     """The engine of a run of this length on the device where its modules are; said in one line when it is a new one."""
-    wishes = {name: wish for name, wish in _wishes.get() if name != "device"}
+    wishes, work = {name: wish for name, wish in _wishes.get() if name != "device"}, max(work, _whole.get())
     precision: Precision = "bf16" if work >= LOWERED and has_bf16(where.type) else "fp32"
-    worth = work >= COMPILED and can_compile(where.type)
+    enough = COMPILED_AMX if has_amx(where.type) else COMPILED
+    worth = work >= enough and can_compile(where.type)
     if where.type == "cpu" and work >= LOWERED:
         keep_memory()
     found = replace(Engine(where.type, precision, worth, True, world().size), **wishes)

@@ -16,10 +16,16 @@ def has_bf16(kind: str) -> bool:
     """Whether the hardware multiplies bfloat16 itself: tensor cores, AMX, or AVX-512 BF16."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    amx, avx = (
-        getattr(torch.cpu, name, lambda: False) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-    return bool(kind == "cpu" and (amx() or avx()))
+    return has_amx(kind) or (kind == "cpu" and _cpu_says("_is_avx512_bf16_supported"))
+
+
+def has_amx(kind: str) -> bool:
+    """Whether a CPU has AMX, tiles for products of matrices."""
+    return kind == "cpu" and _cpu_says("_is_amx_tile_supported")
+
+
+def _cpu_says(name: str) -> bool:
+    return bool(getattr(torch.cpu, name, lambda: False)())
 
 
 @functools.cache
