@@ -45,6 +45,28 @@ def test_with_amx_compiling_pays_sooner(monkeypatch: pytest.MonkeyPatch) -> None
         assert choose(CPU, COMPILED_AMX).compile == amx
 
 
+def test_depthwise_convolutions_stay_in_fp32_on_a_cpu_and_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "can_compile", lambda kind: True)
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1), nn.Flatten())
+    module = nn.ModuleDict({"body": body})
+    seen: list[torch.dtype] = []
+    for part in list(body)[:3]:
+        part.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    images = torch.rand(2, 3, 5, 5)
+    plain = body(images)
+    seen.clear()
+    with Engine(precision="bf16").ready(module):
+        lowered = copy.deepcopy(module)["body"](images)  # a copy is lowered alike
+        body(images).sum().backward()
+    assert seen == 2 * [torch.bfloat16, torch.float32, torch.bfloat16]
+    assert lowered.dtype == torch.float32
+    assert torch.allclose(lowered, plain, atol=2e-2)
+    assert not any("forward" in vars(part) for part in body.modules())
+    assert not choose(CPU, COMPILED, [module]).compile
+    assert choose(CPU, COMPILED, [body[0]]).compile
+
+
 def test_the_parts_of_a_whole_are_run_as_the_whole_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "has_bf16", lambda kind: True)
     monkeypatch.setattr(engines, "can_compile", lambda kind: True)

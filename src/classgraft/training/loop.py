@@ -103,7 +103,7 @@ def run(step: Step, epoch_of: Callable[[int], Iterable[Any]], recipe: Recipe, wh
     modules = [carried for carried in step.carries if isinstance(carried, nn.Module)]
     device = first_device(step.carries)
     epochs = epoch_of if isinstance(epoch_of, Epochs | Abreast) else None
-    engine = choose(device, epochs.work if epochs else 0.0)
+    engine = choose(device, epochs.work if epochs else 0.0, modules)
     engine = engine.exact if step.second_order else engine
     kept = journal.open_journal()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.ready(*modules):
