@@ -68,9 +68,12 @@ class Cell:
     """Bytes of exemplars beyond those of the others."""
 
 
+USUAL_LWF = (("softmax", "sides"), ("strength", 3.0), ("warm_up", 0.0), ("statistics", True))
+"""As the PyCIL library has it: cross-entropy among the new classes alone."""
 CELLS = (
     *map(Cell, ("finetune", "exemplars", "icarl", "wa", "lwf", "joint", "der")),
     *map(Cell, ("bic", "podnet", "ewc", "mas", "rows", "imprint", "ncm", "slda", "fecam", "ranpac", "knn", "glne")),
+    Cell("lwf, new among new", "lwf", USUAL_LWF),
     Cell("der, rows aligned", "der", (("finish", "aligned"),)),
     *(Cell(f"der, sparsity {weight:g}", "der", (("masks", True), ("sparsity", weight)), weight) for weight in SPARSITIES),
     *(Cell(f"{name}, as many bytes as der", name, more=4 * BODY) for name in ("exemplars", "icarl", "wa")),

@@ -71,7 +71,7 @@ def stream(found: dict[str, Any]) -> str:
         mean = {key: sum(row[key] for row in draws) / len(draws) for key in ("bytes", "model_bytes", "seconds")}
         row = [method, *(over(shown, key) for key in keys)]
         name, _, other = method.partition(",")
-        if not other:
+        if not other or name not in SIZED:
             kept, minutes = f"{mean['bytes'] / 2**20:.1f}", f"{mean['seconds'] / 60:.0f}"
             learners.append(
                 [*row, over(shown, "forgetting"), kept, minutes, processors({**result, "rows": draws}), str(len(draws))]

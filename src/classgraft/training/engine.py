@@ -102,11 +102,16 @@ class _Forward:
 
 @dataclass
 class _Full:
-    """The forward of a part of a lowered body that stays in fp32; plain in a copy that outlives the run."""
+    """The forward of a part of a lowered body that stays in fp32 where a backward pass follows, which is what is slow.
+
+    Plain in a copy that outlives the run.
+    """
 
     part: nn.Module
 
     def __call__(self, x: Tensor) -> Any:
+        if not torch.is_grad_enabled():
+            return type(self.part).forward(self.part, x)
         with torch.autocast(x.device.type, enabled=False):
             return type(self.part).forward(self.part, _full(x))
 
