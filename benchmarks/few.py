@@ -2,6 +2,7 @@
 
     python benchmarks/few.py                     # CIFAR-10 from scratch: hours on a GPU
     python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body
+    python benchmarks/few.py --pictures          # what is drawn alone: ten minutes
     python benchmarks/few.py --short             # does it run at all
 
 A cell is a row of the table at a number of images a class and a seed; one that is in the results is not run again. The
@@ -154,6 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", choices=list(SHOTS), default="cifar10")
+    parser.add_argument(
+        "--pictures", action="store_true", help="what GLICO and GLO draw of ten images a class, and no row"
+    )
     parser.add_argument("--short", action="store_true", help="a few steps, nothing is written")
     given = parser.parse_args()
     path = RESULTS / f"few-{given.only}.json"
@@ -176,7 +180,11 @@ def main() -> None:
             facts = {"grids": grids, "sets": sets, "maps": kept.get("maps"), "rows": rows}
             write(f"few-{given.only}", WHAT, n={"train": len(train), "test": len(test)}, **facts)
 
-    for of, name, shots in cells(given.only, given.short):
+    if kept.get("maps") is None:
+        known = train.shots(10, seeds[0])
+        kept["maps"] = pictures(given.only, known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
+        save()
+    for of, name, shots in () if given.pictures else cells(given.only, given.short):
         for seed in seeds:  # the rate is chosen over all seeds before any row is run
             known = train.shots(shots, seed)
             sets.setdefault(f"{shots} {seed}", places(known))
@@ -196,10 +204,6 @@ def main() -> None:
             print(rows[-1], flush=True)
             forget()
             save()
-    if "maps" not in kept or given.short:
-        known = train.shots(10, seeds[0])
-        kept["maps"] = pictures(given.only, known, untrained(given.only, classes, 0), Recipe(1, BATCH), given.short)
-        save()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def few(found: dict[str, Any]) -> str:
             ):
                 draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
                 lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
-            table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines)
+            table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines) if lines else "No row yet."
             drawn = "\n\n".join(
                 f"{words}: the points of ten images a class, and pictures on the way from one image of a class to another."
                 f"\n\n![Points]({name}-{kind}.svg)\n\n![Pictures]({name}-{kind}.png)"
