@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -380,6 +381,13 @@ def test_a_price_on_open_gates_leaves_more_of_the_network_free() -> None:
         assert isinstance(grown.body, Gated)
         used.append(grown.body.capacity)
     assert used[1] < 0.8 * used[0]
+
+
+@pytest.mark.parametrize(("price", "warnings"), [(0.0, 0), (1e3, 1)])
+def test_gates_that_all_shut_are_warned_of(price: float, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "classgraft"):
+        Gates(sparsity=price, patience=0.0, recipe=PRICED).extend(wide(), None, task(TASKS[0], 8))
+    assert [f"lower sparsity (now {price:g})" in line for line in caplog.messages] == warnings * [True]
 
 
 def test_what_tells_tasks_apart_learns_for_as_many_steps_as_the_task_did(monkeypatch: pytest.MonkeyPatch) -> None:

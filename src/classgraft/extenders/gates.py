@@ -16,6 +16,7 @@ Differs from the paper:
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -37,13 +38,16 @@ from classgraft.training.exemplars import Exemplars
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.verbs import Rehearsal
 
+log = logging.getLogger("classgraft")
+
 
 @dataclass(frozen=True)
 class Gates(Rehearsal):
     """Cross-entropy through gates that are drawn, a price on open ones, then a classifier that tells the tasks apart."""
 
     sparsity: float = 0.5
-    """Lambda_s, weight of the share of open gates, mean over layers; too large a one shuts them all, and nothing is learnt."""
+    """Lambda_s, weight of the share of open gates, mean over layers. Too large a one shuts them all and nothing is learnt, which
+    is told in a warning."""
     patience: float = 0.25
     """Share of the epochs before open gates cost something; from the start on, all might shut at once."""
     temperature: float = 2 / 3
@@ -81,6 +85,10 @@ class Gates(Rehearsal):
         statistics = self.statistics or untrained(body.body)
         fit(learning, objective, images, self.recipe, "learning", statistics=statistics)
         fired = answers(stream, images, lambda seen: torch.cat(stream(seen)[1], 1).any(0, keepdim=True)).bool().any(0)
+        if not fired.any():
+            log.warning(
+                "gates: no channel opens for any photo, so nothing was learnt; lower sparsity (now %g).", self.sparsity
+            )
         grown = side_by_side(model, settled(body, stream, fired, seed), rows, names)
         if not isinstance(memory, Exemplars):
             return grown
