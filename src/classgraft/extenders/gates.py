@@ -46,8 +46,8 @@ class Gates(Rehearsal):
     """Cross-entropy through gates that are drawn, a price on open ones, then a classifier that tells the tasks apart."""
 
     sparsity: float = 0.5
-    """Lambda_s, weight of the share of open gates, mean over layers. Too large a one shuts them all and nothing is learnt, which
-    is told in a warning."""
+    """Lambda_s, weight of the share of open gates, mean over layers. Too large a one shuts them all and nothing is learnt, of
+    which there is a warning."""
     patience: float = 0.25
     """Share of the epochs before open gates cost something; from the start on, all might shut at once."""
     temperature: float = 2 / 3
