@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sections.writing import basis, grid, over
+from sections.writing import basis, gains, grid, over
 
 
 def cells(found: dict[str, Any]) -> str:
@@ -19,8 +19,11 @@ def cells(found: dict[str, Any]) -> str:
         for name in dict.fromkeys(row["name"] for row in students):
             draws = [row for row in students if row["name"] == name]
             values = [over([row[part] for row in draws], "all") for part in looked]
-            lines.append([name, f"{draws[0]['parameters']:,}", *values, str(len(draws))])
-        head = ["student learns from", "parameters", *looked, "seeds"]
+            ours, plain = ([{"seed": row["seed"], "test": row["test"]["all"]} for row in rows]
+                           for rows in (draws, [row for row in students if row["name"] == "labels alone"]))  # fmt: skip
+            gain = "" if name in ("the teacher", "labels alone") else gains(ours, plain, "test")
+            lines.append([name, f"{draws[0]['parameters']:,}", *values, gain, str(len(draws))])
+        head = ["student learns from", "parameters", *looked, "test, over labels alone", "seeds"]
         sections.append(f"### Narrow detectors\n\nMean average precision at an overlap of 0.5.\n\n{grid(head, lines)}")
     rows = [row for row in result["rows"] if row["part"] == "graft"]
     if rows:
@@ -47,10 +50,11 @@ def streets(found: dict[str, Any]) -> str:
     for student, method in dict.fromkeys((row["student"], row["method"]) for row in result["rows"]):
         draws = [row for row in result["rows"] if (row["student"], row["method"]) == (student, method)]
         size = f"{draws[0]['parameters']:,}"
-        lines.append(
-            [method, student, size, *(over(draws, key) for key in ("train", "test", "pixels")), str(len(draws))]
-        )
-    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "test pixels right", "seeds"]
+        plain = [row for row in result["rows"] if (row["student"], row["method"]) == (student, "plain")]
+        gain = "" if method in ("teacher", "plain") else gains(draws, plain, "test")
+        values = [over(draws, "train"), over(draws, "test"), gain, over(draws, "pixels")]
+        lines.append([method, student, size, *values, str(len(draws))])
+    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "over plain", "test pixels right", "seeds"]
     return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
 
@@ -75,5 +79,6 @@ def faces(found: dict[str, Any]) -> str:
                 "video": ["", "as they are", "blurred", "occluded", "motion"]}[part]  # fmt: skip
         if lines:
             sections.append(f"### {title}\n\n{grid([*head, 'seeds'], lines)}")
-    figure = "\n\n![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
-    return f"## Points of faces\n\n{result['what']}\n\n" + "\n\n".join(sections) + figure + f"\n\n{basis(result)}"
+    figure = "![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
+    drawn = any((row["name"], row["times"], row["seed"]) == ("six looks", 1, 0) for row in result["rows"])
+    return "\n\n".join([f"## Points of faces\n\n{result['what']}", *sections, *[figure] * drawn, basis(result)])

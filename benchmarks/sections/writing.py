@@ -21,6 +21,12 @@ def over(draws: Sequence[dict[str, Any]], key: str) -> str:
     return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
 
 
+def gains(draws: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]], key: str) -> str:
+    """By how much each draw is above the plain one of its seed; both hold ``seed`` and ``key``."""
+    of_seed = {row["seed"]: row[key] for row in plain}
+    return over([{key: row[key] - of_seed[row["seed"]]} for row in draws if row["seed"] in of_seed], key)
+
+
 def basis(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
     where = machine.get("gpu") or f"{processors(result)}, {machine['cores']} cores"

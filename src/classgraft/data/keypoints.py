@@ -203,8 +203,8 @@ def read(path: str | Path, classes: Sequence[str], pairs: Pairs, preparation: Pr
     centre of its first), and where they are there ``person`` and ``frame``.
 
     Pictures are squeezed whole into the square. A point that is not finite is not annotated, nor is any of a row without
-    points. A frame follows the one of the same person with the number before; between the numbers of a person's clips there
-    must be a gap.
+    points. A frame follows the one of the same person with the number before, of several such rows the nearest in the table;
+    between the numbers of a person's clips there must be a gap.
 
     Args:
         path: of the table.
@@ -245,12 +245,15 @@ def read(path: str | Path, classes: Sequence[str], pairs: Pairs, preparation: Pr
 
 
 def _before(persons: Sequence[Any], frames: Sequence[Any]) -> Tensor:
-    """Of each row the row of the same person with the number before, or -1."""
+    """Of each row the nearest row of the same person with the number before, or -1."""
     if odd := [frame for frame in frames if not str(frame).isdecimal()]:
         raise InputError(f"'{odd[0]}' is no number of a frame; number the frames of a clip one after another.")
     keys = [(person, int(frame)) for person, frame in zip(persons, frames, strict=True)]
-    rows = {key: row for row, key in enumerate(keys)}
-    return torch.tensor([rows.get((person, frame - 1), -1) for person, frame in keys])
+    rows: dict[tuple[Any, int], list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    before = [rows.get((person, frame - 1), [-1]) for person, frame in keys]
+    return torch.tensor([min(found, key=lambda other: abs(other - row)) for row, found in enumerate(before)])
 
 
 def _table(path: Path) -> dict[str, list[Any]]:

@@ -109,14 +109,15 @@ class StructuredDistillation(Distiller[Segmenter]):
             (slope,) = torch.autograd.grad(critic(batch.images, between).sum(), between, create_graph=True)
             return {"critic": gap, "penalty": self.penalty * gradient_penalty(slope)}
 
+        asks = bool(self.pixel or self.pair or self.holistic)
         of_student = descend(lesson, [learner], self.recipe)
         own_recipe = replace(self.recipe, optimiser="adamw", lr=self.critic_lr, weight_decay=0.0)
         of_critic = descend(judging, [critic], own_recipe, second_order=True)
 
         def take(batch: Batch) -> Terms:
             own = learner.seen(batch.images)
-            with torch.no_grad():
-                others = teacher.seen(batch.images)
+            with torch.no_grad():  # without a weight the student stands in for a teacher that nobody asks
+                others = teacher.seen(batch.images) if asks else own
                 wanted = F.interpolate(others.logits, own.logits.shape[2:], mode="bilinear")
             counted = known(batch)
             real, fake = (maps(logits, counted) for logits in (wanted, own.logits))

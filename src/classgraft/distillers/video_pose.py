@@ -13,6 +13,7 @@ Differs from the paper:
 3. Poses are places in the square, from its middle, in sides of it: they are what is measured here. The paper makes them free of
    place and size first, drops D afterwards and goes on with the features, to tell actions apart.
 4. The teacher must be sure of both frames. How sure: the mean over its keypoints of the probability near the peak.
+5. The last epoch's weights are kept, where the paper chooses an epoch by its loss on other frames.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ Differs from the paper:
    fixed list of scales, each with its mirror image.
 3. An image has one label, so that no threshold is needed to make as many annotations as there are of a labelled image;
    one may be set.
-4. Labelled and unlabelled images come at a whole-numbered ratio.
+4. Labelled and unlabelled images come at a whole-numbered ratio, and either kind has a mean of its own in the loss;
+   ``strength`` equal to ``ratio`` makes every image count alike, as in the paper.
 """
 
 from __future__ import annotations

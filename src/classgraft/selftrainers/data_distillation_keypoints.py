@@ -9,7 +9,8 @@ Differs from the paper:
 1. There is one of each keypoint in an image, so that no boxes have to be found and voted on.
 2. The threshold is on points, not on persons: as large a share of them is kept, the surest, as is annotated in the labelled
    images.
-3. Annotated and unlabelled images come at a whole-numbered ratio.
+3. Annotated and unlabelled images come at a whole-numbered ratio, and either kind has a mean of its own in the loss;
+   ``strength`` equal to ``ratio`` makes every image count alike, as in the paper.
 4. Scales are near 1, for the images are squares already cut about what they show.
 """
 

@@ -40,10 +40,11 @@ def truths(images: Boxed, augment: str, device: torch.device) -> Callable[[Batch
     return lambda batch: images.truth(batch.index, device, augment, batch.seed, batch.epoch)
 
 
-def train(detector: Detector, images: Boxed, recipe: Recipe = RECIPE) -> Detector:
+def train(detector: Detector, images: Boxed, recipe: Recipe = RECIPE, *, statistics: bool = True) -> Detector:
     """A trained copy; the images' boxes are those of some or all of its classes.
 
-    Fine-tuning of a detector that was extended is this as well.
+    Fine-tuning of a detector that was extended is this as well; of a few images, without ``statistics``: batch norm then works
+    with those that it has.
 
     Raises:
         InputError: no box is of its classes.
@@ -54,7 +55,9 @@ def train(detector: Detector, images: Boxed, recipe: Recipe = RECIPE) -> Detecto
     def objective(batch: Batch) -> Terms:
         return terms(learner.seen(batch.images, truth(batch)))
 
-    fit(learner, objective, images.images, recipe, "training a detector", carries=carried(images))
+    fit(
+        learner, objective, images.images, recipe, "training a detector", carries=carried(images), statistics=statistics
+    )
     return learner
 
 
