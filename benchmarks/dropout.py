@@ -45,7 +45,7 @@ PAIRS = ("reformatted", "similar", "dissimilar")
 ARMS = ("plain, ReLU", "dropout, ReLU", "plain, maxout", "dropout, maxout")
 PIECES = 2
 """Linear pieces of a maxout unit."""
-EPOCHS, PATIENCE = 60, 10
+EPOCHS, PATIENCE = 150, 10
 """At most; and without a smaller held-out error (the paper: 100 without one)."""
 
 

@@ -133,11 +133,11 @@ Row = Callable[[Draw], Task]
 def rows(chosen: dict[str, Any] | None) -> dict[str, Row]:
     """All to choose from; or the chosen ones beside their controls."""
     found: dict[str, Row] = {"photos alone": lambda draw: draw.task}
-    for count in [chosen["pictures"]] if chosen else PICTURES:
+    for count in filter(None, [chosen["pictures"]] if chosen else PICTURES):
         found[f"enriched, {count} pictures"] = lambda draw, count=count: draw.pictures(count)  # type: ignore[misc]
         if chosen:
             found[f"copies, {count} (control)"] = lambda draw, count=count: draw.copies(count)  # type: ignore[misc]
-    for sure in [chosen["sure"]] if chosen else SURE:
+    for sure in filter(None, [chosen["sure"]] if chosen else SURE):
         found[f"unlabelled, sure of {sure:g}"] = lambda draw, sure=sure: draw.named(sure)  # type: ignore[misc]
         if chosen:
             found[f"unlabelled among others, sure of {sure:g}"] = lambda draw, sure=sure: draw.among(sure)  # type: ignore[misc]
@@ -154,9 +154,11 @@ def chosen_of(cells: list[dict[str, Any]]) -> dict[str, Any]:
         values = [cell["harmonic"] for cell in cells if cell["name"] == name]
         return sum(values) / len(values) if len(values) == len(SHOTS) * len(SEEDS) else -1.0
 
-    return {
-        "pictures": max(PICTURES, key=lambda count: mean(f"enriched, {count} pictures")),
-        "sure": max(SURE, key=lambda sure: mean(f"unlabelled, sure of {sure:g}")),
+    pictures = {count: mean(f"enriched, {count} pictures") for count in PICTURES}
+    sure = {least: mean(f"unlabelled, sure of {least:g}") for least in SURE}
+    return {  # nothing where a row is missing
+        name: None if min(means.values()) < 0 else max(means, key=lambda one: means[one])
+        for name, means in (("pictures", pictures), ("sure", sure))
     }
 
 

@@ -42,7 +42,7 @@ from classgraft.models.sources import CIFAR
 from classgraft.models.stages import Tapped
 from classgraft.training.answers import answers, forget
 from classgraft.training.attention import attended, attended_before, looked_at
-from classgraft.training.engine import device
+from classgraft.training.engine import device, engine
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
@@ -64,7 +64,7 @@ def methods(recipe: Recipe) -> dict[str, Extender]:
         "lwf, warm-up": LwF(recipe=recipe),
         **{f"lwm, gamma {gamma:g}": LwM(attention=gamma, recipe=recipe) for gamma in GAMMAS},
         "lwm, gamma 1, no distillation": LwM(strength=0.0, recipe=recipe),
-        "joint": Joint(recipe=recipe),
+        "joint": Joint(recipe=replace(FIRST, seed=recipe.seed, epochs=min(FIRST.epochs, 3 * recipe.epochs))),
     }
 
 
@@ -178,7 +178,8 @@ def main() -> None:
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         for name in methods(LATER):
             if (name, seed) not in done and not (given.short and name not in SHORT):
-                rows.append(run(name, seed, given.short))
+                with engine(precision="fp32", compile=False):  # second derivatives need it, so every row has it
+                    rows.append(run(name, seed, given.short))
                 print(rows[-1], flush=True)
                 if not given.short:
                     write("lwm", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)

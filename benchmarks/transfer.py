@@ -30,13 +30,13 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.sources import CIFAR
 from classgraft.trainers.plain import Plain
 from classgraft.training.answers import answers, forget
-from classgraft.training.engine import device
+from classgraft.training.engine import device, part_of
 from classgraft.training.recipe import Recipe
 
 NET, BATCH = "cifar:resnet20", 64
 WAYS = {"from scratch": 0.0, "feature extraction": 1.0, "fine-tuning": 0.0, "LP-FT": 0.5}
 """Share of the epochs in which the head learns alone; all but the first start from the trained body."""
-STEPS = {20: 300, 100: 600, 500: 1200}
+STEPS = {20: 600, 100: 1500, 500: 4000}
 """By images a class."""
 CHOOSING = {20: (0, 1, 2), 100: (0,), 500: (0,)}
 """Seeds whose held-out images choose the rate: 60 images at least."""
@@ -79,7 +79,8 @@ def taught(way: str, images: Images, rate: float, seed: int, steps: int, short: 
     start = fresh if way == "from scratch" else base(seed, short).model.headed(fresh.head.parts, images.classes)
     epochs = max(2, round(steps / -(-len(images) // BATCH)))
     recipe = Recipe(epochs, BATCH, lr=rate, milestones=(), seed=seed)
-    return Plain(linear_probe=WAYS[way], recipe=recipe).train(start, images)
+    with part_of(steps * BATCH):  # one arithmetic for every way
+        return Plain(linear_probe=WAYS[way], recipe=recipe).train(start, images)
 
 
 def right(model: Classifier, images: Images) -> float:

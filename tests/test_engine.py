@@ -186,3 +186,17 @@ def test_compiled_and_eager_agree(monkeypatch: pytest.MonkeyPatch) -> None:
             fit(model, objective, images(20), RECIPE)
     for one, two in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_hooks_that_came_after_a_body_was_compiled_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "BACKEND", "aot_eager")
+    module = nn.ModuleDict({"body": nn.Sequential(nn.Linear(3, 3), nn.ReLU())})
+    seen = torch.rand(2, 3)
+    with Engine(compile=True).ready(module):
+        plain = module["body"](seen)
+        hook = module["body"][0].register_forward_hook(lambda part, given, output: output + 1)
+        moved = module["body"](seen)
+        hook.remove()
+        again = module["body"](seen)
+    assert not torch.equal(moved, plain)
+    assert torch.equal(again, plain)

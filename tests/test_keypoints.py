@@ -210,6 +210,14 @@ def test_a_table_of_pictures_and_points_is_read(tmp_path: Path) -> None:
     assert found.annotated.tolist() == [[True, True], [True, False], [False, False]]
     assert found.persons == ("x", "y", "x")
     assert found.before.tolist() == [2, -1, -1]
+    twice = read(
+        written(tmp_path / "twice.parquet", person=["x"] * 3, frame=["03", "04", "03"]),
+        ("a", "b"),
+        (),
+        Preparation(8, 8),
+    )
+    assert twice.before is not None
+    assert twice.before.tolist() == [-1, 0, -1]  # of several frames with the number before, the nearest row
     plain = read(written(tmp_path / "b.parquet"), ("a", "b"), (), Preparation(8, 8))
     assert plain.before is None
     assert plain.persons == ()

@@ -23,7 +23,7 @@ from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.models.preparation import Preparation
-from classgraft.selftrainers import meta_pseudo_labels
+from classgraft.selftrainers import meta_pseudo_labels, vat
 from classgraft.selftrainers.data_distillation import DataDistillation
 from classgraft.selftrainers.fixmatch import FixMatch
 from classgraft.selftrainers.ict import ICT
@@ -50,6 +50,13 @@ def bits(model: nn.Module) -> list[bytes]:
 
 
 # -- what they share ------------------------------------------------------------------------------------------------
+
+
+def test_the_same_images_with_and_without_labels_are_met_in_other_draws() -> None:
+    known = images(12)
+    free, labelled_ = next(iter(beside(known, known, Recipe(epochs=1, batch_size=12), 1, CPU)(0)))
+    assert sorted(free.index.tolist()) == sorted(labelled_.index.tolist())
+    assert not torch.equal(free.index, labelled_.index)
 
 
 def test_ramps_worked_by_hand() -> None:
@@ -281,6 +288,15 @@ def test_the_worst_change_of_a_linear_classifier_is_along_its_weights() -> None:
     cosines = F.cosine_similarity(found, across[None])
     torch.testing.assert_close(cosines.abs(), torch.ones(5, dtype=torch.float64), atol=1e-3, rtol=0)
     torch.testing.assert_close(found.square().mean(1).sqrt(), torch.full((5,), 0.3, dtype=torch.float64))
+
+
+def test_images_that_are_not_changed_differ_in_nothing_whatever_batch_norm_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(vat, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0))))))
+    model = classifier()
+    known, free = images(6), images(12, seed=1)
+    VAT(radius=0.0, ratio=1, recipe=Recipe(1, 6, augment="none")).train(model, model, known, free)
+    assert float(terms[0]["unlabelled"]) == pytest.approx(0, abs=1e-6)
 
 
 # -- claims ---------------------------------------------------------------------------------------------------------

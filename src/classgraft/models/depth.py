@@ -2,6 +2,9 @@
 
 Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth, ECCV 2016, arXiv 1603.09382, with the linear decay
 of section 3.
+
+Differs from the paper: a block is taken whole, with the activation at its end, so that what it adds is its output less its
+input; and that is divided by the probability in training, where the paper multiplies by it in evaluation.
 """
 
 from __future__ import annotations

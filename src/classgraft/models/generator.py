@@ -15,8 +15,9 @@ NOISE = 100
 class Generator(nn.Module):
     """Points (B, D) and noise (B, NOISE) to pictures (B, C, S, S) with values from ``low`` to ``high``.
 
-    The network of Azuri and Weinshall for 32 pixels (two full layers to 8 x 8, two transposed convolutions), with as many
-    doublings as S needs.
+    After the network of Azuri and Weinshall for 32 pixels (two full layers to 8 x 8, two transposed convolutions), with as many
+    doublings as S needs. Differs from theirs: the noise goes in as it is, points are scaled to numbers of size 1, and a
+    convolution at full resolution makes the picture.
     """
 
     def __init__(self, dimension: int, channels: int, side: int, width: int, low: float, high: float) -> None:

@@ -6,7 +6,8 @@ algorithm 1. The student of one generation is the teacher of the next.
 Differs from the paper:
 1. Every student starts from the same weights, those given; none is larger than the one before.
 2. The weights that come back are the last ones, where the authors' code averages them over time.
-3. Classes are balanced to the mean number of images that a class has after filtering (the paper: to 130 thousand).
+3. Unlabelled images have a mean of their own in the loss, as on the slide; the authors' code weighs it by their ratio.
+4. Classes are balanced to the mean number of images that a class has after filtering (the paper: to 130 thousand).
 """
 
 from __future__ import annotations

@@ -53,11 +53,12 @@ class VAT(SelfTrainer):
             free, known = pair
             ours, logits = together(learner, free.images, known.images)
             with unmoved(learner):
-                change = worst(learner, free.images, ours.detach(), self.radius, self.iterations)
+                said = learner(free.images).detach()  # by the batch norm that the changed images meet
+                change = worst(learner, free.images, said, self.radius, self.iterations)
                 changed = learner(free.images + change)
             return {
                 "labelled": F.cross_entropy(logits, known.targets),
-                "unlabelled": self.strength * distillation(changed, ours.detach(), 1.0),
+                "unlabelled": self.strength * distillation(changed, said, 1.0),
                 "entropy": self.entropy * entropy(ours),
             }
 

@@ -7,7 +7,8 @@ Differs from the paper, and from its code where the two disagree:
 1. The great circle runs between the two points of each image (the code takes the angle over the batch), and from a point
    to itself where a class has one image. How far to go is drawn from 0..reach, and whether a picture stands in for an image
    is drawn for each image by itself; the code draws both a batch at a time.
-2. Generator, points and the classes' network share one optimiser for its whole life; no softmax is taken twice.
+2. Generator, points and the classes' network share one optimiser and one rate for its whole life (the code: Adam at 0.0007
+   and 0.001 with beta_1 of 0.5, and SGD); no softmax is taken twice. The classes' network is smaller (``generator.judge``).
 3. Pictures are compared by their pixels and, where the model's body is trained, by the body's own maps; the paper's VGG-16
    brings ImageNet into what is called learning from the labelled images alone.
 4. The unlabelled images to be told apart are seen by the generator in a mode of its own alone (``TransductiveGLICO``).

@@ -126,6 +126,8 @@ def _compiled(forward: Callable[..., Any], backend: str | Callable[..., Any]) ->
 
     # a shape is compiled for itself: which of several kernels serves a batch must not depend on what came before
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    # a graph made without hooks would serve a body that has some since (stochastic depth), which then never run
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
     return torch.compile(forward, backend=backend, dynamic=False)  # type: ignore[call-overload,no-any-return]
 
 

@@ -27,7 +27,9 @@ def beside(unlabelled: Images, labelled: Images, recipe: Recipe, ratio: int, dev
 
     An epoch is a pass over the unlabelled images, for the labelled ones may be a handful.
     """
-    many = replace(recipe, batch_size=ratio * recipe.batch_size)
+    many = replace(
+        recipe, batch_size=ratio * recipe.batch_size, seed=recipe.seed + 1
+    )  # other draws, should they be the same
     return Abreast((Epochs(unlabelled, many, device), Epochs(labelled, recipe, device)))
 
 
