@@ -83,12 +83,12 @@ def cells(only: str) -> Iterator[Cell]:
         yield Cell(part, "finetune", 0, lambda r, _: Finetune(statistics=True, recipe=r))
         yield Cell(part, "exact replay (joint)", 0, lambda r, _: Joint(balanced=False, recipe=r))
         yield Cell(part, "exemplars, 1,000 images", 0, lambda r, _: Replay(exemplars=1000, recipe=r))
-        for name, settings in KINDS.items():
-            yield Cell(part, name, 0, lambda r, d, s=settings: GenerativeReplay(drawing=d, recipe=r, **s))
         for strength in (0.3, 1.0, 3.0, 10.0):
             yield Cell(part, "lwf", strength, lambda r, _, x=strength: LwF(x, warm_up=0.0, recipe=r))
         for strength in (10.0, 1e3, 1e5):
             yield Cell(part, "ewc", strength, lambda r, _, x=strength: EWC(x, images=200, recipe=r))
+        for name, settings in KINDS.items():
+            yield Cell(part, name, 0, lambda r, d, s=settings: GenerativeReplay(drawing=d, recipe=r, **s))
     if only in ("photos", "all"):
         for memory in ("none", "mixture", "features", "cvae"):
             yield Cell(

@@ -314,6 +314,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "fitnets": {
         "layers": "last_norm=last_norm",
         "hinting": 0.7,
+        "hint_lr": 0.03,
         "soft": 2.0,
         "last_soft": 0.5,
         "temperature": 1.0,

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from classgraft.catalogue import distiller, trainer
 from classgraft.data.images import Images
-from classgraft.distillers.fitnets import following
+from classgraft.distillers import fitnets, similarity
+from classgraft.distillers.fitnets import FitNets, following
+from classgraft.distillers.similarity import SimilarityPreserving
 from classgraft.errors import InputError
 from classgraft.losses.distillation import hint_distance, similarity_distance
 from classgraft.models.classifier import Classifier, Head
@@ -190,6 +192,27 @@ def test_a_student_of_another_width_comes_to_see_the_likeness_that_its_teacher_s
             return float(similarity_distance(Tapped(student, "4")(batch)[1], Tapped(teacher(), "4")(batch)[1]))
 
     assert apart(3000.0) < 0.6 * apart(0.0)
+
+
+def test_a_small_last_batch_pulls_as_hard_as_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its share it would pull more than three times as hard."""
+    terms: list[dict[str, Tensor]] = []
+    recipe = Recipe(**{**QUICK, "batch_size": 64, "epochs": 1})
+    monkeypatch.setattr(similarity, "fit", lambda module, objective, images, recipe, what: terms.extend(
+        map(objective, Epochs(images, recipe, torch.device("cpu"))(0))
+    ))  # fmt: skip
+    images = digits()[0].subset(torch.arange(64 + 8))
+    SimilarityPreserving(layers=("4=4",), recipe=recipe).distill(teacher(), perceptron(32, 1), images)
+    whole, small = (float(each["similarity"]) for each in terms)
+    assert 0.25 < small / whole < 2
+
+
+def test_the_hint_is_learnt_by_its_own_rate_whatever_that_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Recipe] = []
+    monkeypatch.setattr(fitnets, "fit", lambda module, objective, images, recipe, what: seen.append(recipe))
+    recipe = Recipe(epochs=10, lr=0.1, optimiser="sgd", augment="none")
+    FitNets(recipe=recipe).distill(convolutional(8, 4), convolutional(4, 4), digits()[0].shots(2, 0))
+    assert [(each.optimiser, each.lr, each.epochs) for each in seen] == [("adamw", 1e-3, 4), ("sgd", 0.1, 6)]
 
 
 # -- taps and pairs -------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ Differs from the paper:
 1. The regressor is linear, so that it reaches every value of the hint, whether that is taken before or after a ReLU.
 2. Where the student's map is smaller than the teacher's, the teacher's is averaged to its size; where it is larger, the
    regressor's convolution shrinks it, as in the paper.
-3. Both stages share the recipe's epochs, and the optimiser is AdamW (the authors': RMSProp).
+3. Both stages share the recipe's epochs. The first learns by AdamW whatever the recipe says (the authors: RMSProp in both), for
+   the size of its gradient is that of the hint: SGD at the rate of the answers throws the weights far away.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class FitNets(Distiller[Classifier]):
     """Guided layer and hint layer, as "student's=teacher's"; empty: the last maps of the middle stage of each."""
     hinting: float = 0.4
     """Share of the epochs in which the student learns the hint alone (stage 1)."""
+    hint_lr: float = 1e-3
+    """Learning rate of stage 1."""
     soft: float = 4.0
     """Lambda at the start of stage 2, equation 4; without T squared, as in the authors' code."""
     last_soft: float = 1.0
@@ -69,7 +72,8 @@ class FitNets(Distiller[Classifier]):
                 reached, (_, wanted) = follow(batch.images), answer(batch)
                 return {"hint": hint_distance(reached, _fitted(wanted, reached))}
 
-            fit(follow, approach, images, replace(self.recipe, epochs=first), "learning the hint")
+            led = replace(self.recipe, epochs=first, optimiser="adamw", lr=self.hint_lr)
+            fit(follow, approach, images, led, "learning the hint")
             learner.requires_grad_(True)
         fit(learner, objective, images, rest, "distilling")
         return learner

@@ -5,6 +5,8 @@ Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, arXiv 1907.
 Differs from the paper:
 1. Similarities say nothing of the names of classes, so where there are no labels the teacher's answers, at temperature 1,
    stand in their place.
+2. A batch that is smaller than the recipe's, as the last of an epoch may be, counts by its share of it: equation 4 is about
+   1/B of what a row differs by, so that eight images would pull sixteen times as hard as 128.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class SimilarityPreserving(Distiller[Classifier]):
     """Cross-entropy on the labels, or on the teacher's answers, and the distance of similarities within the batch."""
 
     strength: float = 3000.0
-    """Gamma, equation 5; its useful size hangs on the size of the batch."""
+    """Gamma, equation 5; its useful size hangs on the size of the recipe's batch."""
     layers: tuple[str, ...] = ()
     """I, pairs of layers as "student's=teacher's"; none: the last maps before they are averaged (section 4.1)."""
     soft: float = 0.0
@@ -48,7 +50,8 @@ class SimilarityPreserving(Distiller[Classifier]):
         def objective(batch: Batch) -> Terms:
             (logits, *own), (answers, *others) = tapped(batch.images), answer(batch)
             apart = [similarity_distance(mine, wanted) for mine, wanted in zip(own, others, strict=True)]
-            terms = {"similarity": self.strength * torch.stack(apart).sum()}
+            share = len(batch.index) / self.recipe.batch_size
+            terms = {"similarity": self.strength * share * torch.stack(apart).sum()}
             if self.soft:
                 terms["soft"] = self.soft * distillation(logits, answers, self.temperature, squared=True)
             named = F.cross_entropy(logits, batch.targets) if images.classes else distillation(logits, answers, 1.0)
