@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sections.writing import basis, grid, over
+from sections.writing import basis, gains, grid, over
 
 
 def few(found: dict[str, Any]) -> str:
@@ -55,9 +55,14 @@ def unlabelled(found: dict[str, Any]) -> str:
     result, lines = found["unlabelled"], []
     for of, labels, row in dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"]):
         draws = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, row)]
-        lines.append([row, of, f"{labels:,}", over(draws, "clean"), over(draws, "under corruption"), str(len(draws))])
-    head = ["row", "set", "labels", "accuracy", "under corruption", "seeds"]
-    return f"## Few labels, many images\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
+        plain = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, "supervised")]
+        more = "" if row == "supervised" else gains(draws, plain, "clean")
+        lines.append(
+            [row, of, f"{labels:,}", over(draws, "clean"), more, over(draws, "under corruption"), str(len(draws))]
+        )
+    head = ["row", "set", "labels", "accuracy", "over supervised", "under corruption", "seeds"]
+    about = f"{result['what']} {result['n']:,} test images."
+    return f"## Few labels, many images\n\n{about}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
 
 def transfer(found: dict[str, Any]) -> str:

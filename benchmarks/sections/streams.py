@@ -226,7 +226,8 @@ def replay(found: dict[str, Any]) -> str:
             )
         if lines:
             drawn = part.replace(", ", "-").replace(" ", "-")
-            figure = "" if part == "photos" else f"\n\n![Drawn after each task, a row a task](replay-{drawn}.png)"
+            shown = any((row["method"], row["seed"]) == ("generative replay", 0) for row in rows) and part != "photos"
+            figure = f"\n\n![Drawn after each task, a row a task](replay-{drawn}.png)" if shown else ""
             head = ["method", "strength", *keys, "bytes kept", "draws"]
             sections.append(f"### {title}\n\n{rows[0]['n']} test images.\n\n{grid(head, lines)}{figure}")
     return f"## Generative replay\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
@@ -245,7 +246,12 @@ def attention(found: dict[str, Any]) -> str:
         lines.append([method, drift, *(over(draws, key) for key in keys), over(draws, "seconds"), str(len(draws))])
     maps = "\n\n".join(
         f"{name}: test images, where the network looked after the first task, and after the last.\n\n![{name}](lwm-{file}.png)"
-        for name, file in (("Fine-tuning", "finetune"), ("LwF", "lwf"), ("LwM, gamma 1", "lwm-gamma-1"))
+        for name, method, file in (
+            ("Fine-tuning", "finetune", "finetune"),
+            ("LwF", "lwf", "lwf"),
+            ("LwM, gamma 1", "lwm, gamma 1", "lwm-gamma-1"),
+        )
+        if any((row["method"], row["seed"]) == (method, 0) for row in result["rows"])
     )
     head = ["method", "drift", *keys, "seconds", "draws"]
     return f"## Attention\n\n{result['what']}\n\n{grid(head, lines)}\n\n{maps}\n\n{basis(result)}"
