@@ -174,7 +174,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
                 if not given.short:
-                    write("smaller", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+                    write("smaller", " ".join(__doc__.split("\n\n")[2].rpartition(" A cell")[0].split()), rows=rows)
 
 
 if __name__ == "__main__":
