@@ -36,7 +36,7 @@ from classgraft.extenders.finetune import Finetune
 from classgraft.extenders.joint import Joint
 from classgraft.extenders.lwf import LwF
 from classgraft.extenders.lwm import LwM
-from classgraft.losses.attention import EMPTY, attention_distance
+from classgraft.losses.attention import attention_distance, silent
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.sources import CIFAR
 from classgraft.models.stages import Tapped
@@ -131,7 +131,7 @@ def run(name: str, seed: int, short: bool) -> dict[str, Any]:
         memory = method.remember(model, task, memory)
     seconds = time.perf_counter() - started
     earlier, later, same = looks(before, model, test[0])
-    found, there = [right(model, part) for part in test], (earlier.norm(dim=1) > EMPTY) & (later.norm(dim=1) > EMPTY)
+    found, there = [right(model, part) for part in test], ~(silent(earlier) | silent(later))
     if seed == 0 and not short and name in ("lwf", "lwm, gamma 1", "finetune"):
         picture(DOCS / f"lwm-{name.replace(', ', '-').replace(' ', '-')}.png", test[0], earlier, later)
     forget()

@@ -48,7 +48,7 @@ from classgraft.verbs import Extender
 AS_IT_IS = Preparation(28, 28, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PAPER = Piggyback().recipe
 DIGITS = Recipe(epochs=20, batch_size=64, optimiser="adamw", lr=1e-2, weight_decay=0.0, milestones=(), augment="none")
-RATES = (1e-3, 1e-2)
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 HELD = 0.1
 SPARSITY = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 NEVER = 1e3

@@ -35,6 +35,8 @@ from classgraft.training.recipe import Recipe
 
 METHODS = ("finetune", "exemplars", "icarl", "lwf")
 SIDES = ("avalanche", "ours")
+PLUGIN: dict[str, dict[str, dict[str, Any]]] = {"lwf": {"lwf": {"warm_up": 0.0}}}
+"""Settings of ours, where Avalanche's plugin has no such thing."""
 SETTING = Setting(
     Equal(2, 2, 10), start=Start("cifar:resnet20"), orders=("given",), exemplars=200, recipe=Recipe(epochs=20)
 )
@@ -49,7 +51,9 @@ def pictures(part: str, short: bool) -> Images:
 
 def ours(method: str, seed: int, train: Images, test: Images, setting: Setting) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        (line,) = bench([method], train, test, out=folder, protocol=setting, seeds=(seed,))["methods"][method]
+        (line,) = bench(
+            [method], train, test, out=folder, protocol=setting, seeds=(seed,), settings=PLUGIN.get(method, {})
+        )["methods"][method]
     return {"seen": line["seen"], "seconds": line["seconds"]}
 
 

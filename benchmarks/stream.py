@@ -73,6 +73,7 @@ USUAL_LWF = (("softmax", "sides"), ("strength", 3.0), ("warm_up", 0.0), ("statis
 CELLS = (
     *map(Cell, ("finetune", "exemplars", "icarl", "wa", "lwf", "joint", "der")),
     *map(Cell, ("bic", "podnet", "ewc", "mas", "rows", "imprint", "ncm", "slda", "fecam", "ranpac", "knn", "glne")),
+    Cell("icarl, a fifth of the rate", "icarl", (("lr", 0.02),)),
     Cell("lwf, new among new", "lwf", USUAL_LWF),
     Cell("der, rows aligned", "der", (("finish", "aligned"),)),
     *(Cell(f"der, sparsity {weight:g}", "der", (("masks", True), ("sparsity", weight)), weight) for weight in SPARSITIES),

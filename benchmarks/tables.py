@@ -23,6 +23,7 @@ from sections.flowers import (
     in_a_row,
     short,
     small,
+    unequal,
 )
 from sections.keeping import acwod, frozen, memories
 from sections.labels import few, moons, transfer, unlabelled
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, enrich, memories, frozen,
+    parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, unequal, enrich, memories, frozen,
              acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, permuted, stream, reference, masks, replay,
              attention, dropout, cells, streets, faces, parity, unknown, broken, release, speed)  # fmt: skip
     sections = [section(found) for section in parts]

@@ -6,11 +6,12 @@
 
 After Li and Hoiem: Learning without Forgetting (arXiv 1606.09282), table 1. The ImageNet MobileNetV2 learns ten flowers, 20
 photos each; a public CIFAR-10 ResNet-56 learns MNIST, 100 images a class. Each task has its own softmax and is known when
-it is asked for, as in the paper; for every way half of the epochs warm up the new rows alone, and the recipe is one.
-Networks here have a single fully connected layer, so that their last block (a 1x1 convolution of the MobileNetV2) stands
-for the paper's. Joint sees old images: half of the probe, one image of every other ImageNet class; 100 of each CIFAR-10 class.
-Less-forgetting learning (Jung and others, arXiv 1607.00122) holds the old head and the features, by 1.6e-3. Old images
-are tested on the other half of the probe, and on CIFAR-10's test images. A cell that is in the results is not run again.
+it is asked for, as in the paper; for every other way half of the epochs warm up the new rows alone, by one recipe. Networks
+here have a single fully connected layer, so that their last block (a 1x1 convolution of the MobileNetV2) stands for the
+paper's. Feature extraction is this library's ``rows``, by its own recipe. Joint sees old images: of ImageNet half of the
+probe, one image of every other class, none of the classes that are tested; 100 of each CIFAR-10 class. Less-forgetting
+learning (Jung and others, arXiv 1607.00122) holds the old head and the features, by 1.6e-3. Old images are tested on the
+other half of the probe, and on CIFAR-10's test images. A cell that is in the results is not run again.
 """
 
 from __future__ import annotations

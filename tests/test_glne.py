@@ -457,6 +457,21 @@ def test_the_terms_are_the_cross_entropies_of_the_grown_model_and_at_their_minim
     assert max(float(g.abs().max()) for g in gradients) < 1e-3
 
 
+def test_classes_of_few_photos_hold_beside_those_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control counts every photo alike."""
+    here, many = world(0), world(0).task(15)
+    few = torch.cat([torch.nonzero(many.train.labels == k)[: 1 if k < NEW // 2 else 15, 0] for k in range(NEW)])
+    task, seen = Task(many.classes, many.train.subset(few)), (here.labels >= OLD) & (here.labels < OLD + NEW // 2)
+
+    def right() -> float:
+        grown = GLNE(views=1).extend(here.model, None, task)
+        return float((grown(here.test[seen].view(-1, 3, 4, 4)).argmax(1) == here.labels[seen]).double().mean())
+
+    ours = right()
+    monkeypatch.setattr(glne, "by_class", lambda labels: None)
+    assert ours > right() + 0.1
+
+
 # -- size -----------------------------------------------------------------------------------------------------------
 
 

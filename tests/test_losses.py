@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classgraft.losses.classification import grown_cross_entropy
+from classgraft.losses.classification import by_class, grown_cross_entropy
 
 
 def drawn(batch: int, old: int, new: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -43,6 +43,19 @@ def test_two_samples_worked_by_hand() -> None:
     own = torch.tensor([0.0, math.log(2), math.log(2)])
     expected = (2 * math.log(4) + math.log(2)) / 3
     assert float(grown_cross_entropy(new, old, own)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_class_counts_alike_worked_by_hand() -> None:
+    # three samples of class 0, one of class 2: 4 / 2 / 3 each and 4 / 2 / 1, together 4
+    weight = by_class(torch.tensor([0, 2, 0, 0]))
+    assert weight is not None
+    assert weight.tolist() == pytest.approx([2 / 3, 2, 2 / 3, 2 / 3])
+    assert by_class(torch.tensor([1, 0, 0, 1])) is None
+    # cross-entropies log 4, log 4, log 2 of classes that count 1/2, 1/2 and 2
+    new = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, math.log(2)]])
+    old, own = torch.tensor([2.0, 6.0, 1.0]).log(), torch.tensor([0.0, math.log(2), math.log(2)])
+    found = grown_cross_entropy(new, old, own, torch.tensor([0.5, 0.5, 2.0]))
+    assert float(found) == pytest.approx((0.5 * 2 * math.log(4) + 2 * math.log(2)) / 3, rel=1e-6)
 
 
 @pytest.mark.parametrize(("batch", "old", "new"), [(1, 1, 1), (7, 3, 2), (20, 12, 5)])

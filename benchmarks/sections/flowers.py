@@ -176,6 +176,22 @@ def small(found: dict[str, Any]) -> str:
     return head + grid(["network", "method", "photos", *keys, "draws"], lines) + f"\n\n{basis(found['small'])}"
 
 
+def unequal(found: dict[str, Any]) -> str:
+    """Filled by benchmarks/unequal.py."""
+    if "unequal" not in found:
+        return ""
+    result, lines, keys = found["unequal"], [], ("old", "few", "many", "new", "harmonic")
+    for photos, name in dict.fromkeys((tuple(row["photos"]), row["name"]) for row in result["rows"]):
+        draws = [row for row in result["rows"] if (tuple(row["photos"]), row["name"]) == (photos, name)]
+        lines.append([name, f"{photos[0]} or {photos[1]}", *(over(draws, key) for key in keys), str(len(draws))])
+    head = ["", "photos a class", "old", "classes of few", "classes of many", "all new", "harmonic", "draws"]
+    n = result["n"]
+    return (
+        f"## Few photos of some classes, many of others\n\n{result['what']} {n['old']} old images and {n['new']} new ones.\n\n"
+        f"{grid(head, lines)}\n\n{basis(result)}"
+    )
+
+
 def enrich(found: dict[str, Any]) -> str:
     """Filled by benchmarks/enrich.py."""
     sections = []

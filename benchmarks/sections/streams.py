@@ -32,8 +32,9 @@ def ways(found: dict[str, Any]) -> str:
                 {"bytes": row["bytes"] / 2**20, "seconds": row["seconds"], "ms": row["milliseconds"]} for row in draws
             ]
             kept = f"{draws[0]['old images']:,}" if draws[0]["old images"] else "none"
+            name = f"{way}, of other classes than are tested" if (pair, way) == ("flowers", "joint") else way
             lines.append(
-                [way, *shown, over(sizes, "seconds"), over(sizes, "ms"), over(sizes, "bytes"), kept, str(len(draws))]
+                [name, *shown, over(sizes, "seconds"), over(sizes, "ms"), over(sizes, "bytes"), kept, str(len(draws))]
             )
         if lines:
             before = sum(row["old before"] for row in rows) / len(rows)

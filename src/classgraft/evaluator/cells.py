@@ -20,7 +20,7 @@ from classgraft.evaluator.orders import Order
 from classgraft.evaluator.protocols import Stream
 from classgraft.metrics import Incremental, calibration_error, harmonic
 from classgraft.models.classifier import Classifier
-from classgraft.training.answers import answers
+from classgraft.training.answers import answers, forget
 from classgraft.training.carries import digest
 from classgraft.verbs import Extender
 
@@ -56,6 +56,7 @@ def measured(cell: Cell, start: Classifier, stream: Stream, times: Path, begun: 
     Only the method's own two verbs are timed; ``begun`` seconds went before the first. ``times`` keeps the seconds of
     finished steps for a cell that is broken off; the step that was under way then counts from where it goes on.
     """
+    forget()  # what another method has looked at would come for nothing, and its seconds count here
     model, memory = start, None
     tests: list[Images] = []
     rows: list[list[int]] = []

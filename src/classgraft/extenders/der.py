@@ -9,7 +9,7 @@ Differs from the paper:
    authors' code does not give it.
 3. What the masks start from, s_max and lambda_s were not to be had: every channel starts open, some less surely than
    others; s_max is HAT's; lambda_s has to be chosen for each setting, as the authors say. Weight decay acts on the
-   numbers behind the masks as on any weight.
+   numbers behind the masks as on any weight. HAT's compensation leaves a factor of s_max in their gradient, ours none.
 4. Channels that are added together (a stage's outputs and its shortcuts) share a mask, and a group's strongest channel
    is never closed (``classgraft.models.channels``).
 5. After a pruned body the new one starts at full width: the pruned body's weights, and fresh ones where channels went.

@@ -17,7 +17,8 @@ Differs from the paper:
    and the new ones are the more, every class weighs the same.
 6. New hidden units are as many for each class as asked for, beside its row, and feed that class's logit alone, so that
    each class can be removed or learn further by itself.
-7. ``memory="cvae"`` is not the paper's: a summary of it draws a conditional variational autoencoder of the base classes'
+7. Every new class counts alike, however many photos it has. In a mean over photos one of a single photo hardly counts.
+8. ``memory="cvae"`` is not the paper's: a summary of it draws a conditional variational autoencoder of the base classes'
    *images* in place of the mixtures. Its pictures are looked at by the frozen network, and their features stand in.
 """
 
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from classgraft.data.images import Task
 from classgraft.errors import InputError
-from classgraft.losses.classification import grown_cross_entropy
+from classgraft.losses.classification import by_class, grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.models.hidden import first_units, units_logits, with_units
 from classgraft.training.generative import Autoencoding, Generative, kept_before, learnt
@@ -119,7 +120,7 @@ class GLNE(Extender):
         mean, generator = old.mean, torch.Generator().manual_seed(self.seed)
         new, new_labels = new_features(features, labels, mean, self.prior, generator, apart=old.apart)
         made, made_labels = old.sample(self.samples, generator)
-        count = len(added) + len(names)
+        count, alike = len(added) + len(names), by_class(new_labels)
         level = min(1.0, (len(base.classes) - len(added)) / count)  # no class counts for more than a new one
         more, more_labels, share = made[:0], made_labels[:0], len(names) / count
         if kept and added:
@@ -141,7 +142,7 @@ class GLNE(Extender):
         def terms(weight: Tensor, bias: Tensor, *units: Tensor) -> dict[str, Tensor]:
             rows = logits(new, weight, bias, *units)
             own = rows.gather(1, new_labels[:, None])[:, 0]
-            losses = {"new": share * grown_cross_entropy(rows, sum_new, own)}
+            losses = {"new": share * grown_cross_entropy(rows, sum_new, own, alike)}
             if len(more):
                 others = grown_cross_entropy(logits(more, weight, bias, *units), sum_more, own_more)
                 losses["added"] = (1 - share) * others

@@ -3,7 +3,8 @@
 Hayat, Kliger, Fleishman, Cohen-Or: Generative Low-Shot Network Expansion, arXiv 1810.08363, compare their "hard
 distillation" with the distillation loss of Hinton, Vinyals, Dean (arXiv 1503.02531) and of Li and Hoiem (arXiv 1606.09282).
 Every row of the head is free, old and new; features and what stands in for the old images are those of GLNE. No code of
-the paper is public; weight and temperature are those of Li and Hoiem.
+the paper is public; weight and temperature are those of Li and Hoiem, and the loss is multiplied by T squared, as Hinton
+has it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classgraft.data.images import Task
+from classgraft.losses.classification import by_class
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier
 from classgraft.training.mixtures import Form, Mixtures
@@ -65,12 +67,13 @@ class SoftDistillation(Extender):
             before[:old] = model.head.weight.cpu()
         level = torch.cat([model.head.bias.float().cpu(), torch.zeros(len(names))])
         everything, targets = torch.cat([new, made]), torch.cat([new_labels + old, made_labels])
-        teacher = everything @ before.T + level
+        teacher, alike = everything @ before.T + level, by_class(new_labels)
         scale = row_scale(before[:old], new)
 
         def terms(change: Tensor, bias: Tensor) -> dict[str, Tensor]:
             logits = teacher + (everything - mean) @ change.T + bias
-            losses = {"new": F.cross_entropy(logits[: len(new)], targets[: len(new)])}
+            each = F.cross_entropy(logits[: len(new)], targets[: len(new)], reduction="none")
+            losses = {"new": (each if alike is None else alike * each).mean()}
             losses["decay"] = self.weight_decay / 2 * change.square().sum() / scale
             if len(made):
                 losses["base"] = F.cross_entropy(logits[len(new) :], targets[len(new) :])

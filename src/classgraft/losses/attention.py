@@ -8,6 +8,9 @@ from torch import Tensor
 
 EMPTY = 1e-8
 """Length of a map below which it says nothing."""
+FAINT = 1e-3
+"""Length of a map, of that of a batch's maps (root mean square), below which it says nothing: its gradient is as large as it
+is faint, and one image would drown all others."""
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def attention_distance(now: Tensor, before: Tensor) -> Tensor:
-    """Mean over images of sum_j |q_j / ||q|| - p_j / ||p|||, 0 for an image of which either map is empty.
+    """Mean over images of sum_j |q_j / ||q|| - p_j / ||p|||, 0 for an image of which either map says nothing (``silent``).
 
     Dhar, Singh, Peng, Wu, Chellappa: Learning without Memorizing, CVPR 2019, arXiv 1811.08051, the attention
     distillation loss. A map's scale plays no part. An empty map has no direction; its image still counts in the mean.
@@ -37,6 +40,13 @@ def attention_distance(now: Tensor, before: Tensor) -> Tensor:
         now: q (B, L), at least 0.
         before: p (B, L), at least 0, without a graph.
     """
-    empty = (now.norm(dim=1) <= EMPTY) | (before.norm(dim=1) <= EMPTY)
+    empty = silent(now) | silent(before)
     one, other = (F.normalize(maps.masked_fill(empty[:, None], 1.0), dim=1) for maps in (now, before))
     return (one - other).abs().sum(1).mul(~empty).mean() if len(now) else torch.zeros_like(now.sum())
+
+
+def silent(maps: Tensor) -> Tensor:
+    """Which of the maps (B, L) are empty, or as good as that beside the others: (B,)."""
+    length = maps.detach().norm(dim=1)
+    least: Tensor = (FAINT * length.square().mean().sqrt()).clamp(min=EMPTY)
+    return length.le(least)

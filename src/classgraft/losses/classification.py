@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def grown_cross_entropy(new: Tensor, old: Tensor, own: Tensor) -> Tensor:
+def grown_cross_entropy(new: Tensor, old: Tensor, own: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean cross-entropy in the joint softmax over old and new classes, when only the new logits still move.
 
     -log softmax(own) = log(exp(old) + sum exp(new)) - own: the old logits enter through their log-sum alone, which is
@@ -17,8 +17,17 @@ def grown_cross_entropy(new: Tensor, old: Tensor, own: Tensor) -> Tensor:
         new: logits of the new classes (B, N).
         old: log-sum-exp of the old classes' logits (B,); minus infinity where there are no old classes.
         own: the logit of each sample's own class (B,), old or new.
+        weight: what each sample counts for (B,), 1 on average; None: all alike.
     """
-    return (torch.logaddexp(new.logsumexp(1), old) - own).mean()
+    each = torch.logaddexp(new.logsumexp(1), old) - own
+    return each.mean() if weight is None else (weight * each).mean()
+
+
+def by_class(labels: Tensor) -> Tensor | None:
+    """What each sample (B,) counts for, so that every class that there is counts alike: 1 on average; None where it does."""
+    counts = labels.bincount()
+    there = counts[counts > 0]
+    return None if len(there.unique()) < 2 else (len(labels) / len(there) / counts[labels])
 
 
 def cross_entropy_among(logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:

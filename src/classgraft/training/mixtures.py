@@ -42,7 +42,8 @@ class Mixture:
     @property
     def exact(self) -> bool:
         """Whether it holds the features themselves."""
-        return not self.deviation.any() and not self.factor.shape[2]
+        alike = bool((self.weight == self.weight[0]).all())
+        return alike and not self.deviation.any() and not self.factor.shape[2]
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Features (count, D); where it holds the features themselves, those in turn."""
