@@ -47,6 +47,5 @@ def attention_distance(now: Tensor, before: Tensor) -> Tensor:
 
 def silent(maps: Tensor) -> Tensor:
     """Which of the maps (B, L) are empty, or as good as that beside the others: (B,)."""
-    length = maps.detach().norm(dim=1)
-    least: Tensor = (FAINT * length.square().mean().sqrt()).clamp(min=EMPTY)
-    return length.le(least)
+    length: Tensor = maps.detach().norm(dim=1)
+    return length <= (FAINT * length.square().mean().sqrt()).clamp(min=EMPTY)
