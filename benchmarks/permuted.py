@@ -95,7 +95,7 @@ def cells(only: str) -> Iterator[Cell]:
                        lambda r, x=strength, s=softmax: EWC(x, images=SEEN, online=True, softmax=s, recipe=r))  # fmt: skip
             yield Cell(protocol, "ewc shuffled", strength,
                        lambda r, x=strength, s=softmax: Shuffled(x, images=SEEN, online=True, softmax=s, recipe=r))  # fmt: skip
-        for strength in (1e6, 1e7) if protocol == "split" else ():  # the control is at its best there
+        for strength in (1e6, 1e7, 1e8, 1e9) if protocol == "split" else ():  # the control is at its best there
             yield Cell(protocol, "ewc shuffled", strength,
                        lambda r, x=strength, s=softmax: Shuffled(x, images=SEEN, online=True, softmax=s, recipe=r))  # fmt: skip
         for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
