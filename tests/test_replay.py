@@ -493,7 +493,8 @@ def test_two_numbers_take_away_a_bias_towards_new_classes(
     assert accuracy(corrected, garments)[0] > accuracy(control, garments)[0] + 0.1
 
 
-def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(garments: tuple[Images, Images]) -> None:
+def test_maps_drift_far_less_where_podnet_holds_them(garments: tuple[Images, Images]) -> None:
+    """On so small a network that costs new classes, and old ones are as right without it (within noise, over five seeds)."""
     method = PODNet(exemplars=100, proxies=3, recipe=LEARN)
     start = taught(method, garments)
     held, free = (second(m, start, garments) for m in (method, replace(method, spatial=0.0, flat=0.0)))
@@ -503,8 +504,7 @@ def test_pooled_maps_drift_less_and_old_classes_stay_where_podnet_holds_them(gar
         before, after = (answers(each.body.body, shown) for each in (start, model))
         return float((1 - F.cosine_similarity(after, before)).mean())
 
-    assert drift(held) < 0.5 * drift(free)
-    assert accuracy(held, garments)[0] > accuracy(free, garments)[0]
+    assert drift(held) < 0.25 * drift(free)
     assert held.body.scale > 1
 
 
