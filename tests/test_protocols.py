@@ -107,6 +107,12 @@ def test_few_shots_are_drawn_by_the_seed_after_the_first_step() -> None:
     assert which(again[0].train) == which(second[0].train) != which(other[0].train)
 
 
+@pytest.mark.parametrize("protocol", [Equal(2, 2), Split((3, 1), blur=0.5), Domains("rotated", 3)], ids=str)
+def test_a_stream_tells_its_length_without_making_its_tasks(protocol: Protocol) -> None:
+    stream = Stream(protocol, numbered(6), numbered(2), 1993, 0)
+    assert stream.length == sum(len(task.train) for task, _ in stream)
+
+
 def test_blurred_boundaries_deal_the_share_to_other_steps_and_lose_no_image() -> None:
     found = steps(Equal(3, 2, blur=0.5))
     assert sorted(k for task, _ in found for k in which(task.train)) == list(range(42))

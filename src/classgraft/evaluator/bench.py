@@ -137,7 +137,7 @@ class _Job:
     def __call__(self, cell: Cell) -> dict[str, Any]:
         runs, seconds = self.runs(cell), 0.0
         stream = Stream(self.setting.protocol, self.train, self.test, cell.order, cell.seed)
-        looks = self.setting.recipe.epochs * sum(len(task.train) for task, _ in stream)
+        looks = self.setting.recipe.epochs * stream.length
         with engine(device=self.device, precision=self.precision), part_of(looks * (self.setting.size / 32) ** 2):
             start = self.setting.start.classifier(cell.seed).to(chosen_device())
             if _begins(self.setting, cell):

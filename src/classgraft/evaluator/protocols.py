@@ -176,3 +176,11 @@ class Stream:
 
     def __iter__(self) -> Steps:
         return self.protocol.stream(self.train, self.test, self.order, self.seed)
+
+    @property
+    def length(self) -> int:
+        """Training images of all steps; those that few shots leave out are counted."""
+        count = torch.bincount(self.train.labels, minlength=len(self.train.classes)).tolist()
+        own = dict(zip(self.train.classes, count, strict=True))
+        groups = self.protocol.groups(ordered(self.train.classes, self.order))
+        return sum(own[name] for group in groups for name in group)

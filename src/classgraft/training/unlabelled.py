@@ -27,9 +27,8 @@ def beside(unlabelled: Images, labelled: Images, recipe: Recipe, ratio: int, dev
 
     An epoch is a pass over the unlabelled images, for the labelled ones may be a handful.
     """
-    many = replace(
-        recipe, batch_size=ratio * recipe.batch_size, seed=recipe.seed + 1
-    )  # other draws, should they be the same
+    # by another seed, for both may be the same images
+    many = replace(recipe, batch_size=ratio * recipe.batch_size, seed=recipe.seed + 1)
     return Abreast((Epochs(unlabelled, many, device), Epochs(labelled, recipe, device)))
 
 
