@@ -432,3 +432,9 @@ def test_a_process_that_is_killed_and_started_again_ends_with_the_same_results(p
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True, timeout=200)
     both = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "broken")]
     assert without_times(both[0]) == without_times(both[1])
+
+
+def test_a_number_of_exemplars_is_of_images_whatever_the_protocol_counts(tmp_path: Path) -> None:
+    counted = Setting(Equal(2, 2), exemplars=1, unit="images a class")
+    found = bench(["exemplars"], tmp_path / "a", protocol=counted, exemplars=7, recipe={"epochs": 1})
+    assert (found["exemplars"], found["unit"]) == (7, "images")

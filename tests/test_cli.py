@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from outside import NEW, OLD, contents, copied, done, furnish, photo, photos, run, table
+from outside import NEW, OLD, Tiny, contents, copied, done, furnish, is_sentence, photo, photos, run, table
 
 import classgraft
-from classgraft import catalogue, demonstration
+from classgraft import catalogue, demonstration, extending
 from classgraft.data.images import Images
 from classgraft.training.answers import answers
 
@@ -347,3 +347,93 @@ def test_a_real_imagenet_model_learns_two_flowers_from_one_photo_each(data: Path
     picture = sorted((tmp_path / "test" / flowers[0]).iterdir())[0]
     (answer,) = json.loads(done("predict", tmp_path / "grown", picture, "--json").out)
     assert not set(answer["classes"]) & set(flowers)
+
+
+# -- what a person gives -------------------------------------------------------------------------------------------
+
+
+def test_every_command_for_pictures_takes_tables_shards_and_data_sets(place: Path) -> None:
+    (place / "shards").mkdir()
+    for part in (0, 1):
+        table(place / "shards" / f"train-{part}.parquet", OLD, OLD, 1)
+    single = table(place / "one.parquet", OLD, OLD)
+    assert len(done("predict", place / "base", single, place / "old").out.splitlines()) == 6 + 9
+    assert len(done("predict", place / "base", place / "shards").out.splitlines()) == 6
+    assert len(done("predict", place / "base", "torchvision:FakeData,size=4").out.splitlines()) == 4
+    done("verify", place / "grown", "--images", place / "shards")
+    done("export", place / "base", "--format", "torch-export", "--out", place / "e", "--images", place / "shards")
+    for free in (place / "shards", "torchvision:FakeData,size=4"):
+        out = place / f"s{len(str(free))}"
+        done("self-train", place / "base", place / "old", free, "--epochs", 1, "--batch-size", 4, "--out", out)
+        done(
+            "distill", place / "base", free, "--unlabelled", "--student", "cifar:resnet20", "--epochs", 1, "--out", out
+        )
+
+
+def test_a_page_of_a_class_that_was_renamed_since_takes_its_new_name(place: Path) -> None:
+    done("rename", place / "grown", "cyan", "teal")
+    done("rename", place / "grown", "pink", "cyan")
+    (place / "new" / "cyan").rename(place / "new" / "teal")
+    (place / "new" / "pink").rename(place / "new" / "cyan")
+    done("report", place / "grown", place / "old", place / "new")
+    assert "teal" not in (place / "grown" / "report.html").read_text("utf-8")
+    done("distill", place / "grown", place / "old", "--student", "cifar:resnet20", "--epochs", 1, "--out", place / "d")
+    ran = run("report", place / "d", place / "old")
+    assert (ran.code, is_sentence(ran.err.strip())) == (2, True)
+    assert "report the one that was extended" in ran.err
+
+
+@pytest.mark.parametrize("device", ["foo", "mps", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_a_sentence(device: str, place: Path) -> None:
+    ran = run("extend", place / "base", place / "new", "--out", place / "x", "--device", device)
+    assert (ran.code, is_sentence(ran.err.strip())) == (2, True), ran.err
+    assert f"The device '{device}' is not to be had here" in ran.err
+    assert not (place / "x").exists()
+
+
+def test_a_name_that_is_among_the_synonyms_of_an_old_class_is_pointed_out(place: Path) -> None:
+    done("rename", place / "base", "red", "red, Cyan")
+    ran = run("extend", place / "base", place / "new", "--out", place / "x")
+    assert "'cyan' is added beside 'red, Cyan', which may be the same; remove it again if it is." in ran.err
+    assert classgraft.load(place / "x").classes[-2:] == NEW
+
+
+def test_old_images_that_a_method_cannot_keep_are_said_to_be_measured_on_alone(place: Path) -> None:
+    ran = run("extend", place / "base", place / "new", "--out", place / "x", "--method", "finetune", "--epochs", 1,
+              "--old-images", place / "old")  # fmt: skip
+    assert ran.code == 0
+    assert "finetune keeps nothing of old images; those given are only what its change is measured on." in ran.err
+    assert classgraft.load(place / "x").history[-1]["settings"]["recipe"]["epochs"] == 1
+
+
+def test_the_list_of_methods_names_auto_and_bench_says_what_it_is() -> None:
+    assert "auto" in done("methods").out
+    ran = run("bench", "--methods", "auto", "--images", "a", "--test", "b", "--out", "c")
+    assert (ran.code, "where several are compared, name them" in ran.err) == (2, True)
+
+
+def test_numbers_that_are_none_are_sentences(place: Path) -> None:
+    ran = run("extend", place / "base", place / "new", "--out", place / "x", "--set", f"views={'9' * 5000}")
+    assert (ran.code, is_sentence(ran.err.strip())) == (2, True)
+    ran = run("bench", "--methods", "rows", "--images", place / "old", "--test", place / "old", "--out", place / "x",
+              "--order-seed", "²")  # fmt: skip
+    assert (ran.code, is_sentence(ran.err.strip())) == (2, True), ran.err
+
+
+def test_photos_in_memory_are_cropped_and_counted_as_files_are(tmp_path: Path) -> None:
+    bundle = classgraft.import_model(Tiny(), classes=OLD, size=8, resize=8)
+    wide = torch.zeros(1, 3, 32, 96, dtype=torch.uint8)
+    wide[..., 32:64] = 250
+    grown = classgraft.extend(
+        bundle.model, OLD, {"x": wide, "y": wide.transpose(2, 3)}, method="imprint", size=8, resize=8
+    )
+    assert grown.classes == (*OLD, "x", "y")
+    assert extending._square(wide, 8).float().mean() > 240
+    assert torch.equal(extending._square(wide.transpose(2, 3), 8), extending._square(wide, 8).transpose(2, 3))
+    good, bad = photo(tmp_path / "a.png", "cyan"), tmp_path / "b.png"
+    bad.write_bytes(b"no picture")
+    heard: list[str] = []
+    classgraft.extend(Tiny(), OLD, {"x": [good, bad]}, method="imprint", size=8, resize=8, warn=heard.append)
+    assert "1 corrupt image skipped" in heard[0]
+    with pytest.raises(classgraft.InputError, match=r"b\.png"):
+        classgraft.extend(Tiny(), OLD, {"x": [good, bad]}, method="imprint", size=8, resize=8, strict=True)

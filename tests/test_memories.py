@@ -14,7 +14,12 @@ from safetensors.torch import load_file
 
 import classgraft
 from classgraft import Bundle, Images, InputError, catalogue, memories
+from classgraft.bundle import grafted
+from classgraft.data.images import Task
+from classgraft.extenders.mas import MAS
+from classgraft.models.classifier import Classifier
 from classgraft.packing import packed, words
+from classgraft.training.importance import Importance
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +269,49 @@ def test_what_a_method_keeps_of_a_class_is_kept_under_its_new_name(method: str, 
     names = set(words(before)) & set(base.classes)
     assert set(words(after)) & {*base.classes, "z"} == {{"c1": "z"}.get(name, name) for name in names}
     assert type(after) is type(before)
+
+
+@pytest.mark.parametrize("method", ["ewc", "mas"])
+def test_a_sum_over_all_classes_is_replaced_not_doubled(method: str, base: Bundle) -> None:
+    once = classgraft.remember(base, squares(base, base.classes), method)
+    twice = classgraft.remember(once, squares(base, base.classes), method)
+    first, second = (memories.recall(bundle, method) for bundle in (once, twice))
+    for name, value in first.importance.items():  # type: ignore[union-attr]
+        assert torch.equal(value, second.importance[name])  # type: ignore[union-attr]
+
+
+def test_pictures_of_old_classes_are_counted_once_and_the_photos_after_the_extension(
+    base: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    remember = MAS.remember
+
+    def spied(self: MAS, model: Classifier, task: Task, memory: object | None) -> Importance:
+        seen.append((len(model.classes), task.unlabelled is None))
+        return remember(self, model, task, memory)
+
+    monkeypatch.setattr(MAS, "remember", spied)
+    free = dataclasses.replace(
+        squares(base, base.classes), classes=("",), labels=torch.zeros(6, dtype=torch.int64)
+    )
+    grown = classgraft.extend(base, squares(base, NEW), method="mas", unlabelled=free, settings={"epochs": 1})
+    assert seen == [(3, False), (len(grown.classes), True)]
+
+
+def test_a_class_is_refined_by_the_name_that_it_has_now(base: Bundle) -> None:
+    grown = classgraft.extend(base, squares(base, NEW), method="glne")
+    renamed = classgraft.rename(grown, NEW[0], "teal")
+    assert grafted(renamed) == ("teal", NEW[1])
+    refined = classgraft.extend(renamed, squares(base, ("teal",), seed=5), method="glne", update=True)
+    assert refined.history[-1]["updated"] == ["teal"]
+    assert grafted(classgraft.remove(renamed, "teal")) == (NEW[1],)
+    assert grafted(classgraft.merge(renamed, "teal", NEW[1], "both")) == ("both",)
+    assert grafted(classgraft.merge(renamed, "teal", base.classes[0])) == (NEW[1],)
+
+
+def test_the_reason_of_auto_tells_of_how_many_classes_something_is_kept(base: Bundle) -> None:
+    grown = classgraft.extend(base, squares(base, NEW), method="glne")
+    more = classgraft.extend(grown, squares(base, ("grey",)))
+    assert more.history[-1]["why"].startswith("something is kept of 2 of 5 classes")
+    whole = classgraft.extend(classgraft.remember(base, squares(base, base.classes), "auto"), squares(base, NEW))
+    assert whole.history[-1]["why"].startswith("what is kept of the old classes is used")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from outside import copied, done, furnish, is_sentence, photos, run
+from outside import NEW, copied, done, furnish, is_sentence, photos, run
 from safetensors.torch import load_file, save_file
 from test_bundle import extended, squares, tiny
 
@@ -259,3 +259,20 @@ def test_pairs_of_steps_keep_their_own_promises() -> None:
         kinds = [event["promise"]["bits"] for event in bundle.history if "promise" in event]
         assert kinds == [method == "imprint" for method in (first, second)]
         assert len(promises.recheck(bundle)) == 2
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("distill", "grown", "old", "--student", "cifar:resnet20", "--epochs", 1, "--set", "share=1.0"),
+        ("self-train", "grown", "old", "new", "--student", "cifar:resnet20", "--epochs", 1, "--batch-size", 4),
+    ],
+)
+def test_weights_that_were_learnt_anew_promise_nothing_of_the_steps_before(
+    step: tuple[object, ...], place: Path
+) -> None:
+    assert "What is promised" in (place / "grown" / "README.md").read_text("utf-8")
+    assert run(*step, "--out", "after").code == 0
+    assert "What is promised" not in (place / "after" / "README.md").read_text("utf-8")
+    assert "No step of its history promises anything" in done("verify", "after").out
+    assert classgraft.load("after").added == NEW

@@ -34,6 +34,9 @@ def test_a_classifier_is_trained_from_scratch_with_the_recipe_that_was_given(pla
     expected = {"epochs": 3, "batch_size": 4, "lr": 0.02, "augment": "flip", "seed": 3, "weight_decay": 0.001}
     assert {key: recipe[key] for key in expected} == expected
     assert tuple(recipe["milestones"]) == (0.5, 0.75)
+    drawn = bundle.history[-1]
+    assert (drawn["shots"], drawn["seed"], drawn["images"]["seen"]) == (2, 3, 6)
+    assert len(drawn["images"]["fingerprint"]) == 64
 
 
 def test_a_trained_body_is_kept_and_its_head_replaced(place: Path) -> None:

@@ -79,7 +79,7 @@ def predict(
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> list[Prediction]:
-    """Classes of pictures in files and flat folders, or of images that are decoded already."""
+    """Classes of pictures in files, folders, tables and data sets, or of images that are decoded already."""
     found: list[Prediction] = []
     for images in [files] if isinstance(files, Images) else _unlabelled(bundle, open_files(files), strict, warn):
         logits = answers(bundle.model, images)
@@ -102,14 +102,23 @@ def train(
     method: str = "plain",
     settings: Mapping[str, Any] | None = None,
     *,
+    shots: int | None = None,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
-    """Train a bundle's model on labelled images of its classes."""
+    """Train a bundle's model on labelled images of its classes.
+
+    With ``shots``, on at most so many of each, drawn by the seed; the history tells the draw and a fingerprint of it.
+    """
     trainer, known = catalogue.trainer(method, settings), known_images(bundle, images, strict, warn)
+    drawn: dict[str, Any] = {}
+    if shots is not None:
+        seed = int((settings or {}).get("seed", 0))
+        known = known.shots(shots, seed)
+        drawn = {"shots": shots, "seed": seed, "images": {"seen": len(known), "fingerprint": known.fingerprint}}
     trained = trainer.train(bundle.model, known)
     sentence = f"trained by {method} on {len(known)} images"
-    event = event_of("train", sentence, method=method, settings=settings_of(trainer))
+    event = event_of("train", sentence, method=method, settings=settings_of(trainer), **drawn)
     return bundle.taught(trained, event)
 
 

@@ -100,6 +100,24 @@ class Bundle:
         return replace(earlier, memories=memories, history=self.history[:-1], undone=self.undone[:-1])
 
 
+def grafted(bundle: Bundle) -> tuple[str, ...]:
+    """The classes that extensions added, by their present names and in the order of the head."""
+    names: set[str] = set()
+    for event in bundle.history:
+        given = event.get("classes", ())
+        match event["event"], given:
+            case "extend", _:
+                names |= set(given)
+            case "rename", [old, new] if old in names:
+                names = names - {old} | {new}
+            case "merge", [first, second, new]:
+                both = {first, second} <= names  # with one that was always there it is not the extension's alone
+                names = names - {first, second} | ({new} if both else set())
+            case "remove", [gone]:
+                names -= {gone}
+    return tuple(name for name in bundle.classes if name in names)
+
+
 def place(bundle: Bundle, name: str) -> int:
     """The place of a class by its exact name; else an InputError that suggests the nearest."""
     name = normal(name)

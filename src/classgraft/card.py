@@ -44,6 +44,7 @@ Classes: {shown}.
 
 
 def promised_by(bundle: Bundle) -> list[str]:
-    """What the steps so far promise, oldest first."""
-    kept = [(event.get("date", ""), event.get("promise")) for event in bundle.history]
+    """What the steps that can be undone promise, oldest first; earlier ones have no model to compare with any more."""
+    steps = bundle.history[len(bundle.history) - len(bundle.undone) :]
+    kept = [(event.get("date", ""), event.get("promise")) for event in steps]
     return [f"{date}: {found.get('sentence', '')}" for date, found in kept if isinstance(found, dict)]

@@ -379,6 +379,10 @@ AUGMENTING = ("augment", "strong", "transforms")
 def entry(name: str, verb: str) -> Entry:
     """By name; an unknown one is an InputError that suggests the nearest."""
     known = {e.name: e for e in ENTRIES if e.verb == verb}
+    if name == "auto" and verb == "extend":
+        raise InputError(
+            "auto chooses a method by what one bundle holds; where several are compared, name them, as glne."
+        )
     if name not in known:
         raise InputError(f"There is no method '{name}' to {verb} with.{nearest(name, known)}")
     return known[name]

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from classgraft import catalogue, detectors, memories, packing, promises
-from classgraft.bundle import Bundle, Kept
+from classgraft.bundle import Bundle, Kept, grafted
 from classgraft.data.boxes import Boxed
 from classgraft.data.images import Images, Task
-from classgraft.data.names import check_names, normal
-from classgraft.data.sources import load as decode
+from classgraft.data.names import check_names, match, normal
 from classgraft.data.sources import open_files, open_sources
 from classgraft.errors import InputError
 from classgraft.history import event_of, settings_of
@@ -78,22 +77,26 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         side = int(prepared[0].shape[-1])
         imported |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "size": side, "resize": side}
     bundle = import_model(model, classes=names, **imported)
-    return _extend_bundle(bundle, _in_memory(photos, bundle.preparation), **options).model.train(model.training)
+    told = {key: options[key] for key in ("strict", "warn") if key in options}
+    taken = _in_memory(photos, bundle.preparation, **told)
+    return _extend_bundle(bundle, taken, **options).model.train(model.training)
 
 
-def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Images:
+def _in_memory(
+    photos: Mapping[str, Pictures],
+    preparation: Preparation,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
     classes = check_names(list(photos))
     stacks = []
     for name, own in zip(classes, photos.values(), strict=True):
         if isinstance(own, Tensor):
             stack = own if own.ndim == 4 else own[None]
-            if not stack.is_floating_point() and stack.shape[-1] != preparation.resize:
-                stack = torch.nn.functional.interpolate(
-                    stack.float(), (preparation.resize, preparation.resize), mode="bicubic", antialias=True
-                )
-                stack = stack.round().clamp(0, 255).to(torch.uint8)
+            if not stack.is_floating_point() and stack.shape[-2:] != (preparation.resize, preparation.resize):
+                stack = _square(stack, preparation.resize)
         else:
-            stack = decode(open_files(list(own)), preparation.resize).pixels
+            stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
         if not len(stack):
             raise InputError(f"The class '{name}' has no photo; give one at least.")
         stacks.append(stack)
@@ -101,6 +104,17 @@ def _in_memory(photos: Mapping[str, Pictures], preparation: Preparation) -> Imag
         raise InputError("The classes' tensors differ in type or size; give all photos in one form.")
     labels = torch.arange(len(stacks)).repeat_interleave(torch.tensor([len(stack) for stack in stacks]))
     return Images(torch.cat(stacks), labels, classes, preparation)
+
+
+def _square(pixels: Tensor, side: int) -> Tensor:
+    """uint8 (N, C, H, W) to (N, C, side, side) as files are read: the short side resized, the middle of the long one."""
+    height, width = pixels.shape[-2:]
+    short = min(height, width)
+    resized = torch.nn.functional.interpolate(
+        pixels.float(), (round(side * height / short), round(side * width / short)), mode="bicubic", antialias=True
+    )
+    top, left = ((length - side) // 2 for length in resized.shape[-2:])
+    return resized[..., top : top + side, left : left + side].round().clamp(0, 255).to(torch.uint8)
 
 
 def _extend_bundle(
@@ -131,9 +145,13 @@ def _extend_bundle(
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     again = _refuse_known(bundle, photos.classes, update)
     added = [name for name in photos.classes if name not in again]
+    for name, place in match(added, bundle.classes).found.items():
+        warn(f"'{name}' is added beside '{bundle.classes[place]}', which may be the same; remove it again if it is.")
     if shots is not None:
         photos = _drawn(photos, shots, seed, warn)
     old = None if old_images is None else known_images(bundle, old_images, strict, warn)
+    if old is not None and extender.memory_type is None:
+        warn(f"{chosen} keeps nothing of old images; those given are only what its change is measured on.")
     free = None if unlabelled is None else unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     memory = _memory(bundle, chosen, extender, old, free, photos)
     if again:
@@ -147,7 +165,8 @@ def _extend_bundle(
         task = named(task, grown)
         if len(task.train) > shown:
             grown = extender.extend(bundle.model, memory, task)
-    held = _kept(bundle, chosen, grown, extender.remember(grown, task, memory), warn)
+    own = dataclasses.replace(task, unlabelled=None) if extender.unlabelled else task  # those showed the old classes
+    held = _kept(bundle, chosen, grown, extender.remember(grown, own, memory), warn)
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}
     event = event_of(
         "extend",
@@ -207,8 +226,11 @@ def remember(
 ) -> Bundle:
     """Keep what the method needs of these images, of classes that the model has, for extensions when they are gone.
 
-    What it kept of the same classes before is replaced; what it kept of others stays.
+    What it kept of the same classes before is replaced; what it kept of others stays. ``ewc`` and ``mas`` keep a sum, in
+    which classes cannot be told apart: images of all the model's classes replace it, and those of some are added to it.
     """
+    if method == "auto":
+        method, _ = choose(method, bundle, old_images=True)
     extender = catalogue.extender(method, settings)
     if extender.memory_type is None:
         raise InputError(f"The method {method} keeps nothing of old images; there is nothing to remember.")
@@ -231,7 +253,8 @@ def _look_back(
     """What the method keeps once it has seen these images of classes that the model has."""
     seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
     try:
-        before = packing.without(memories.recall(bundle, method), seen)
+        kept = None if set(seen) == set(bundle.classes) else memories.recall(bundle, method)
+        before = packing.without(kept, seen)
     except InputError:  # what was kept is of another body, and these images are to replace it
         before = None
     return extender.remember(bundle.model, Task(seen, old.of(seen), free), before)
@@ -255,7 +278,11 @@ def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
     """The method meant by a name, and why; ``auto`` picks on what is at hand (docs/choosing.md)."""
     if method != "auto":
         return method, "asked for"
-    if old_images or "glne" in bundle.memories:
+    held = bundle.memories.get("glne")
+    known = len(set(bundle.classes) & set(packing.words(held.content.plain))) if held else 0
+    if held and not old_images and known < len(bundle.classes):
+        return "glne", f"something is kept of {known} of {len(bundle.classes)} classes; of the others the head tells"
+    if old_images or held:
         return (
             "glne",
             "what is kept of the old classes is used, a few kilobytes a class, as good as their real features",
@@ -277,7 +304,7 @@ def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
 def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:
     """Classes that the model has already, all of them added by an extension; with ``update`` these are welcome."""
     known = tuple(normal(name) for name in names if normal(name) in bundle.classes)
-    added = {name for event in bundle.history if event["event"] == "extend" for name in event.get("classes", ())}
+    added = grafted(bundle)
     refused = [name for name in known if not update or name not in added]
     if refused:
         more = f" and {len(refused) - 1} more of these" if len(refused) > 1 else ""

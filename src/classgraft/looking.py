@@ -135,9 +135,7 @@ def pictures(
     bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
 ) -> Images:
     """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
-    table = Path(where).suffix.lower() == ".parquet"
-    source = dataclasses.replace(open_source(where), classes=(), labels=()) if table else open_files([where])
-    loaded = load_within(source, bundle.preparation.resize, strict=strict)
+    loaded = load_within(open_files([where]), bundle.preparation.resize, strict=strict)
     _say_skipped(loaded.skipped, warn)
     labels = torch.zeros(len(loaded.names), dtype=torch.int64)
     return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
@@ -150,6 +148,6 @@ def unlabelled_images(
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
-    """Images whose labels nobody knows: files, folders of any form, or a table whose labels are not looked at."""
+    """Images whose labels nobody knows: files, folders of any form, or a table or data set whose labels are not looked at."""
     images = source if isinstance(source, Images) else pictures(bundle, source, warn, strict)
     return dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=("",))

@@ -18,7 +18,8 @@ from classgraft import api, catalogue, metrics
 from classgraft.bundle import Bundle
 from classgraft.data.decode import open_rgb
 from classgraft.data.images import Images
-from classgraft.data.sources import open_source
+from classgraft.data.names import normal
+from classgraft.data.sources import Source, open_source
 from classgraft.errors import InputError
 from classgraft.history import versions
 from classgraft.report import gallery, plots
@@ -52,9 +53,19 @@ def of_extension(
         warnings.append(sentence)
         warn(sentence)
 
-    while bundle.history[-1]["event"] != "extend":  # a removal since then is not what the page is about
+    changes: list[tuple[str, str]] = []
+    while (
+        bundle.undone and bundle.history[-1]["event"] != "extend"
+    ):  # a removal since then is not what the page is about
+        if bundle.history[-1]["event"] == "rename":
+            old, new = bundle.history[-1]["classes"]
+            changes.append((old, new))
         bundle = bundle.before()
-    sources = [open_source(path) for path in images]
+    if not bundle.undone:
+        raise InputError(
+            "The model before the last extension is not kept in this bundle; report the one that was extended."
+        )
+    sources = [_renamed(open_source(path), changes) for path in images]
     earlier = bundle.before().model
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     names: list[str] = []
@@ -72,6 +83,14 @@ def of_extension(
 
     rows: list[tuple[str, Role, Tensor]] = [(str(bundle.history[-1].get("method", "this model")), "chosen", logits)]
     return comparing(bundle, rows, old, logits, labels, picture, warnings, command)
+
+
+def _renamed(source: Source, changes: Sequence[tuple[str, str]]) -> Source:
+    """With the names that its classes had before these changes, the latest of which comes first."""
+    names = [normal(name) for name in source.classes]
+    for old, new in changes:
+        names = [old if name == new else name for name in names]
+    return dataclasses.replace(source, classes=tuple(names))
 
 
 def of_latent(bundle: Bundle, images: Images, settings: Mapping[str, Any] | None = None, *, command: str = "") -> str:

@@ -111,11 +111,10 @@ def distill(
 
 def _opened(where: str | Path, unlabelled: bool) -> Source:
     path = Path(where)
-    if path.is_dir() and not parquet.shards(path):
+    if not unlabelled and path.is_dir() and not parquet.shards(path):
         inside = folders.entries(path, folders.real(path))
-        if unlabelled or (inside and not any(entry.is_dir() for entry in inside)):
-            return open_files([path])
-    return open_source(where)
+        unlabelled = bool(inside) and not any(entry.is_dir() for entry in inside)
+    return open_files([where]) if unlabelled else open_source(where)
 
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:

@@ -114,7 +114,7 @@ def self_train(
     event = event_of(
         "self-train", sentence, method=method, settings=settings_of(selftrainer), source=pupil.architecture.source
     )
-    return dataclasses.replace(pupil, history=bundle.history).taught(trained, event)
+    return dataclasses.replace(pupil, history=bundle.history, added=bundle.added).taught(trained, event)
 
 
 __all__ = ["self_train", "start"]

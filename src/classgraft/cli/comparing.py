@@ -17,6 +17,9 @@ def methods() -> None:
     from classgraft.catalogue import ENTRIES
 
     width = max(len(entry.name) for entry in ENTRIES)
+    print(
+        f"{'extend':12}{'auto':{width}}  chosen by what is kept of the old classes, and told why (extend, remember, serve)"
+    )
     for entry in ENTRIES:
         print(f"{entry.verb:12}{entry.name:{width}}  {entry.summary}")
 
@@ -65,7 +68,9 @@ def bench(
     weights: Annotated[Path | None, typer.Option(help="trained weights that the body starts from (fresh ones)")] = None,
     mean: OfChannels = None,
     std: OfChannels = None,
-    exemplars: Annotated[int | None, typer.Option(help="images that methods with a memory of images may keep")] = None,
+    exemplars: Annotated[
+        int | None, typer.Option(help="images, of all classes together, that methods with a memory of images may keep")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="of each step, of every method (30)")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images a step of the optimiser (64)")] = None,
     lr: Annotated[float | None, typer.Option(help="learning rate at the start (0.1)")] = None,

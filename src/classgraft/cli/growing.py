@@ -10,22 +10,28 @@ import typer
 
 from classgraft.cli.options import (
     ArchArg,
+    AugmentName,
+    BatchSize,
     BundleArgument,
     Copy,
     Device,
+    Epochs,
     Images,
     Method,
+    Milestones,
     OfChannels,
     Out,
     Precision,
+    Rate,
     RunFolder,
     Seed,
     Set,
     Shots,
     Size,
     Strict,
+    WeightDecay,
 )
-from classgraft.cli.running import load, running, settings_of
+from classgraft.cli.running import load, recipe, running, settings_of
 from classgraft.cli.terminal import progress, warn
 
 
@@ -66,7 +72,7 @@ def import_(
 def remember(
     bundle: BundleArgument,
     images: Annotated[
-        Path, typer.Argument(help="images of the old classes: a folder with one folder a class, or a .parquet file")
+        str, typer.Argument(help="images of the old classes: a folder with one folder a class, a .parquet file ...")
     ],
     method: Annotated[str, typer.Option(help="the method that will extend; see classgraft methods")],
     set_: Set = [],  # noqa: B006
@@ -94,12 +100,18 @@ def extend(
         list[str], typer.Option(help="images of the old classes: remember runs on them first; repeatable")
     ] = [],  # noqa: B006
     unlabelled: Annotated[
-        Path | None, typer.Option(help="pictures without labels; those that are surely of a new class count as photos")
+        str | None, typer.Option(help="pictures without labels; those that are surely of a new class count as photos")
     ] = None,
     enrich: Annotated[int, typer.Option(help="pictures to make of each class first, between its photos", min=0)] = 0,
     update: Annotated[
         bool, typer.Option("--update", help="photos may be of classes that an extension added; refine these")
     ] = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    milestones: Milestones = None,
+    augment: AugmentName = None,
     set_: Set = [],  # noqa: B006
     device: Device = None,
     precision: Precision = None,
@@ -111,10 +123,11 @@ def extend(
 
     started = time.perf_counter()
     api.check_place(out)
-    with running(device, precision, run_folder, f"{method} {set_} {shots} {seed} {enrich}"), progress():
+    settings = recipe(epochs, batch_size, lr, weight_decay, milestones, augment) | settings_of(set_)
+    with running(device, precision, run_folder, f"{method} {settings} {shots} {seed} {enrich}"), progress():
         base = load(bundle)
         grown = api.extend(
-            base, photos, method=method, settings=settings_of(set_), shots=shots, seed=seed, old_images=old_images or None,
+            base, photos, method=method, settings=settings, shots=shots, seed=seed, old_images=old_images or None,
             unlabelled=unlabelled, enrich=enrich, update=update, strict=strict, warn=warn,
         )  # fmt: skip
     api.save(grown, out)

@@ -71,7 +71,7 @@ def train(
             arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
         )
         known = api.images_of(source, bundle.preparation, strict=strict, warn=warn)
-        bundle = api.train(placed(bundle), known.shots(shots, seed) if shots else known, method, settings)
+        bundle = api.train(placed(bundle), known, method, settings, shots=shots)
     api.save(bundle, out)
     print(f"{bundle.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {arch} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels")
@@ -80,7 +80,7 @@ def train(
 def self_train(
     bundle: BundleArgument,
     labelled: Annotated[str, typer.Argument(help="a folder with one folder a class, a .parquet file, hf:ID ...")],
-    unlabelled: Annotated[Path, typer.Argument(help="a folder of pictures, or a .parquet file (labels are not read)")],
+    unlabelled: Annotated[str, typer.Argument(help="a folder of pictures, a .parquet file ... (labels are not read)")],
     out: Out,
     method: Method = "pseudo-labels",
     student: Annotated[
@@ -159,7 +159,8 @@ def latent(
 def distill(
     teacher: Annotated[Path, typer.Argument(help="folder of the model to learn from", metavar="TEACHER")],
     images: Annotated[
-        Path, typer.Argument(help="a folder with one folder a class, a .parquet file, or a folder of unlabelled images")
+        str,
+        typer.Argument(help="a folder with one folder a class, a .parquet file ..., or a folder of unlabelled images"),
     ],
     student: Annotated[
         str, typer.Option(help="a fresh network, as timm:NAME, or a bundle that starts from its weights")
@@ -167,6 +168,12 @@ def distill(
     out: Annotated[Path, typer.Option(help="folder to write the student's bundle to")],
     method: Method = "kd",
     arch_arg: ArchArg = [],  # noqa: B006
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    milestones: Milestones = None,
+    augment: AugmentName = None,
     seed: Seed = 0,
     set_: Set = [],  # noqa: B006
     unlabelled: Annotated[
@@ -186,9 +193,10 @@ def distill(
 
     started = time.perf_counter()
     api.check_place(out)
-    with running(device, precision, run_folder, f"distill {method} {student} {arch_arg} {set_} {seed}"), progress():
+    settings = recipe(epochs, batch_size, lr, weight_decay, milestones, augment) | settings_of(set_)
+    with running(device, precision, run_folder, f"distill {method} {student} {arch_arg} {settings} {seed}"), progress():
         learnt = shrinking.distill(
-            load(teacher), images, student, method=method, settings=settings_of(set_),
+            load(teacher), images, student, method=method, settings=settings,
             arguments=dict(map(argument, arch_arg)), seed=seed, unlabelled=unlabelled, skip_unknown=skip_unknown,
             strict=strict, warn=warn,
         )  # fmt: skip

@@ -33,7 +33,7 @@ def evaluate(
 
 def predict(
     bundle: BundleArgument,
-    files: Annotated[list[Path], typer.Argument(help="pictures, or folders of pictures")],
+    files: Annotated[list[str], typer.Argument(help="pictures, folders of pictures, or sources as of evaluate")],
     top: Annotated[int, typer.Option(help="classes to show for each", min=1)] = 3,
     json_: Json = False,
     strict: Strict = False,
@@ -74,7 +74,7 @@ def report(
 def verify(
     bundle: BundleArgument,
     images: Annotated[
-        Path | None, typer.Option(help="pictures to compare on as well; old ones in one folder a class show the change")
+        str | None, typer.Option(help="pictures to compare on as well; old ones in one folder a class show the change")
     ] = None,
 ) -> None:
     """Check that a bundle is whole and keeps what its model card promises."""

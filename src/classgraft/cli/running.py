@@ -35,7 +35,7 @@ def recipe(
     weight_decay: float | None,
     milestones: tuple[float, float] | None,
     augment: str | None,
-    seed: int,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """The recipe's fields that were given."""
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,

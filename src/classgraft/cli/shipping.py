@@ -18,7 +18,7 @@ def export(
     format_: Annotated[str, typer.Option("--format", help="timm, hf, onnx or torch-export")],
     out: Annotated[Path, typer.Option(help="a new folder to write to")],
     images: Annotated[
-        Path | None, typer.Option(help="pictures to check the export on (generated ones); a folder or a .parquet file")
+        str | None, typer.Option(help="pictures to check the export on (generated ones); a folder, a .parquet file ...")
     ] = None,
 ) -> None:
     """Write the model for other tools, and check that it answers there as it does here."""

@@ -59,6 +59,8 @@ def _option(text: str) -> tuple[str, Any]:
 def open_files(paths: Sequence[str | Path]) -> Source:
     """Images without labels: files, whatever their extension, and the images in folders and the folders inside.
 
+    Tables, folders of nothing but their shards, and data sets (``open_source``) are taken too; their labels are not.
+
     Raises:
         InputError: a path does not exist, a folder holds no image, or there are no paths.
     """
@@ -66,9 +68,15 @@ def open_files(paths: Sequence[str | Path]) -> Source:
         raise InputError("no images are given; name files or folders.")
     photos: list[Photo] = []
     ignored = 0
-    for path in map(Path, paths):
-        if path.is_dir():
+    for where in paths:
+        path = Path(where)
+        if str(where).partition(":")[0] in _SCHEMES or path.suffix.lower() == ".parquet":
+            photos += open_source(where).photos
+        elif path.is_dir():
             found, others = folders.images(path, folders.real(path))
+            if not found and parquet.shards(path):
+                photos += open_source(path).photos
+                continue
             if not found:
                 raise InputError(folders.no_image(path, others))
             photos += [folders.photo(str(file), file) for file in found]

@@ -85,6 +85,8 @@ def bench(
     """
     setting = named(protocol) if isinstance(protocol, str) else protocol
     asked = setting if isinstance(setting, Setting) else Setting(setting)
+    if "exemplars" in changed:
+        changed = {"unit": "images", **changed}  # whatever the protocol counts
     setting = dataclasses.replace(asked, **changed)
     setting = dataclasses.replace(setting, recipe=dataclasses.replace(setting.recipe, **(recipe or {})))
     if setting != asked:

@@ -32,7 +32,7 @@ def numbers(option: str, text: str) -> list[int]:
 
 def orders(text: str | None) -> tuple[Order, ...] | None:
     """Seeds and names of orders."""
-    return tuple(int(word) if word.isdigit() else word for word in listed(text)) if text is not None else None
+    return tuple(int(word) if word.isdecimal() else word for word in listed(text)) if text is not None else None
 
 
 def settings(words: Sequence[str]) -> dict[str, dict[str, Any]]:

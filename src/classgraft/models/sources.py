@@ -157,7 +157,7 @@ def argument(text: str) -> tuple[str, Any]:
         raise InputError(f"'{text}' is not of the form key=value.")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than Python reads
         return key, value
 
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from classgraft import __version__
+from classgraft.bundle import grafted
 from classgraft.errors import InputError
 from classgraft.folder import Changed
 from classgraft.report.page import ENVIRONMENT, without_controls
@@ -91,9 +92,8 @@ def application(desk: Desk, host: str = "127.0.0.1") -> ASGIApp:
     def front(answers: Answers | None = None, said: str = "") -> HTMLResponse:
         bundle, at = desk.current()
         tickets = [(ticket, desk.stale(ticket)) for ticket in desk.tickets]
-        grafted = {name for event in bundle.history if event["event"] == "extend" for name in event.get("classes", ())}
         return page("front", bundle=bundle, at=at, tickets=tickets, known=desk.known, answers=answers, said=said,
-                    grafted=[name for name in bundle.classes if name in grafted])  # fmt: skip
+                    grafted=grafted(bundle))  # fmt: skip
 
     def proposal(key: str, status: int = 200, answers: Answers | None = None) -> HTMLResponse:
         ticket = desk.ticket(key)

@@ -176,8 +176,11 @@ def engine(
         InputError: there is no such device here.
     """
     wishes = {"device": device, "precision": precision, "compile": compile, "channels_last": channels_last}
-    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"The device '{device}' is not to be had here; leave it out, or say cpu.")
+    if device is not None:
+        try:
+            torch.empty(1, device=device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # no such name, not built in, not there
+            raise InputError(f"The device '{device}' is not to be had here; leave it out, or say cpu.") from error
     token = _wishes.set((*_wishes.get(), *((name, wish) for name, wish in wishes.items() if wish is not None)))
     try:
         yield

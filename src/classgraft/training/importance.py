@@ -23,7 +23,7 @@ class Importance:
     """Of each weight, at least 0, of the same shape."""
 
     def without(self, names: Sequence[str]) -> Importance:
-        """Of the head, which does not know here whose its rows are, nothing is left."""
+        """Of the head, which does not know here whose its rows are, nothing is left; of the body all, a sum over classes."""
         parts = [
             {k: v for k, v in part.items() if not k.startswith("head.")} for part in (self.anchor, self.importance)
         ]
