@@ -291,9 +291,7 @@ def test_pictures_of_old_classes_are_counted_once_and_the_photos_after_the_exten
         return remember(self, model, task, memory)
 
     monkeypatch.setattr(MAS, "remember", spied)
-    free = dataclasses.replace(
-        squares(base, base.classes), classes=("",), labels=torch.zeros(6, dtype=torch.int64)
-    )
+    free = dataclasses.replace(squares(base, base.classes), classes=("",), labels=torch.zeros(6, dtype=torch.int64))
     grown = classgraft.extend(base, squares(base, NEW), method="mas", unlabelled=free, settings={"epochs": 1})
     assert seen == [(3, False), (len(grown.classes), True)]
 

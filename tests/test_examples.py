@@ -1,0 +1,57 @@
+"""docs/segmentation.py and the blocks of docs/detectors.md run, on a few real images."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classgraft import detectors
+from classgraft.data.boxes import Boxed
+from classgraft.training.recipe import Recipe
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_pixels_are_labelled_distilled_and_shown(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    words = [str(data / "camvid"), "--epochs", "1", "--frames", "4", "--side", "64", "--out", str(page)]
+    monkeypatch.setattr(sys, "argv", ["segmentation.py", *words])
+    runpy.run_path(str(DOCS / "segmentation.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    for network in ("teacher", "student, masks alone", "student, distilled"):
+        assert re.search(rf"^{network}  [\d,]+  \d+\.\d  \d+\.\d$", told, re.M)
+    assert page.read_text("utf-8").count("<img") == 4 * 5
+
+
+def test_boxes_are_grafted_measured_undone_and_distilled(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, train = detectors.read_voc, detectors.train
+
+    def few(folder: str, *words: Any, **options: Any) -> Boxed:
+        return read(data / folder, *words, **options).some(6, seed=0)
+
+    def shortly(*words: Any) -> detectors.Detector:
+        return train(*words, Recipe(epochs=1, batch_size=4))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(detectors, "read_voc", few)
+    monkeypatch.setattr(detectors, "train", shortly)
+    grafted, distilled = re.findall(r"^```python\n(.*?)^```$", (DOCS / "detectors.md").read_text("utf-8"), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(compile(grafted, "docs/detectors.md", "exec"), names)
+    assert names["grown"].classes == ("RBC", "WBC", "Platelets")
+    assert (tmp_path / "grown").is_dir()
+    names |= {"names": names["grown"].classes, "images": few("bccd", "train", names["grown"].classes, side=64)}
+    exec(
+        compile(distilled.replace('distiller("detection")', 'distiller("detection", {"epochs": 1})'), "b", "exec"),
+        names,
+    )
+    assert names["student"].classes == names["grown"].classes
