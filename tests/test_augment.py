@@ -16,8 +16,10 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy, Interpolation
 from classgraft.data import augment, policies
 from classgraft.data.augment import AUGMENTATIONS, DRAWS, Composed, Effect, Geometry, augmentation, mixup, mixup_share
 from classgraft.data.draws import uniform
+from classgraft.data.images import Images
 from classgraft.data.policies import GREY, OPERATIONS, autoaugment, randaugment, sampled
 from classgraft.errors import InputError
+from classgraft.models.preparation import Preparation
 
 BILINEAR = InterpolationMode.BILINEAR
 NAMES = [*AUGMENTATIONS, "crop-flip+randaugment+cutout", "resized-crop-flip+jitter+autoaugment+random-erasing"]
@@ -350,3 +352,14 @@ def test_the_share_has_the_variance_of_beta_and_is_a_number_at_the_edges(alpha: 
 def test_names_give_values_that_compare() -> None:
     assert augmentation("crop-flip+cutout") == augmentation("crop-flip+cutout")
     assert isinstance(augmentation("none"), Composed)
+
+
+def test_prepared_floats_keep_their_range_and_are_refused_as_colours() -> None:
+    pixels = 3 * torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = Images(pixels, torch.zeros(4, dtype=torch.int64), ("a",), Preparation(16, 16, (0.0,) * 3, (1.0,) * 3))
+    seen = images.view(torch.arange(4), torch.device("cpu"), augmentation("resized-crop-flip+cutout"))
+    assert seen.min() < -2
+    assert seen.max() > 2
+    for name in ("jitter", "crop-flip+randaugment", "autoaugment"):
+        with pytest.raises(InputError, match="floats that are no colours from 0 to 1"):
+            images.view(torch.arange(4), torch.device("cpu"), augmentation(name))

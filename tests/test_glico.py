@@ -16,10 +16,11 @@ from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
 from classgraft.models.classifier import untrained
+from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
 from classgraft.pages import WAYS, of_latent
 from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
-from classgraft.training.latent import Latent, learn, slerp
+from classgraft.training.latent import Latent, dealt_in, learn, slerp
 from classgraft.training.loop import fit
 from classgraft.training.recipe import Recipe
 
@@ -228,3 +229,12 @@ def test_the_page_shows_the_way_between_two_images_of_each_class_and_the_point_o
     assert "<b>ant" not in page
     with pytest.raises(InputError, match="give two at least"):
         of_latent(bundle, known.subset(torch.tensor([0])), settings)
+
+
+def test_labelled_images_are_shown_as_often_as_all_without_labels_together() -> None:
+    labels = torch.tensor([0, 1, 0, *[2] * 13])
+    images = Images(torch.zeros(16, 3, 4, 4), labels, ("a", "b", ""), Preparation(4, 4))
+    places = dealt_in(images, 2)
+    counts = torch.bincount(places, minlength=16)
+    assert counts.tolist() == [4, 4, 4, *[1] * 13]
+    assert torch.equal(dealt_in(images.subset(torch.arange(8)), 2), torch.arange(8))  # 3 beside 5

@@ -13,6 +13,7 @@ from small import classifier, images
 from torch import nn
 
 from classgraft.errors import InputError
+from classgraft.training.batches import dealt
 from classgraft.training.carries import digest, undeclared
 from classgraft.training.engine import engine
 from classgraft.training.loop import Abreast, Batch, Epochs, Step, Terms, descend, fit, run, show_progress, silent
@@ -147,8 +148,8 @@ def test_sources_go_abreast_each_at_its_own_pace_from_any_batch() -> None:
     few, many = images(20), images(50, seed=1)
     both = Abreast((Epochs(few, RECIPE, CPU), Epochs(many, replace(RECIPE, batch_size=16), CPU)))
     whole = [pair for epoch in range(4) for pair in both(epoch)]
-    assert [len(pair[0].index) for pair in whole] == [8, 8, 4] * 4
-    assert [len(pair[1].index) for pair in whole] == [16, 16, 16, 2] * 3
+    assert [len(pair[0].index) for pair in whole] == [7, 7, 6] * 4
+    assert [len(pair[1].index) for pair in whole] == [13, 13, 12, 12] * 3
     once = torch.cat([pair[1].index for pair in whole[4:8]])
     assert torch.equal(once.sort().values, torch.arange(50))
     for (one, two), pair in zip(both(2, 1), whole[7:9], strict=True):
@@ -179,3 +180,16 @@ def test_progress_tells_each_term_and_images_a_second_but_the_history_no_times()
     assert [terms["class"] for terms in told] == [epoch["class"] for epoch in history.epochs]
     assert all(terms["images/s"] > 0 for terms in told)
     assert all(set(epoch) == {"class"} for epoch in history.epochs)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(66, 64, [33, 33]), (64, 64, [64]), (130, 64, [44, 43, 43]), (5, 2, [3, 2]), (3, 2, [3]), (3, 1, [1, 1, 1]),
+     (1, 1, [1]), (1, 8, [2]), (0, 8, []), (0, 1, [])],
+)  # fmt: skip
+def test_no_batch_is_much_smaller_than_another(count: int, size: int, sizes: list[int]) -> None:
+    order = torch.randperm(count)
+    found = dealt(order, size)
+    assert [len(batch) for batch in found] == sizes
+    if count > 1:
+        assert torch.equal(torch.cat(found), order)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from moons import accuracy, labelled, moons, network
@@ -19,11 +22,12 @@ from torch import Tensor, nn
 from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.errors import InputError
+from classgraft.losses.consistency import squared_difference
 from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.models.preparation import Preparation
-from classgraft.selftrainers import meta_pseudo_labels, vat
+from classgraft.selftrainers import mean_teacher, meta_pseudo_labels, temporal_ensembling, vat
 from classgraft.selftrainers.data_distillation import DataDistillation
 from classgraft.selftrainers.fixmatch import FixMatch
 from classgraft.selftrainers.ict import ICT
@@ -38,6 +42,7 @@ from classgraft.selftrainers.uda import UDA, annealed
 from classgraft.selftrainers.vat import VAT, worst
 from classgraft.trainers.cosine import Cosine
 from classgraft.trainers.plain import Plain
+from classgraft.training.distributed import World
 from classgraft.training.recipe import Recipe
 from classgraft.training.unlabelled import Average, beside, gentle, linear, measured, mixed, unmoved
 from classgraft.verbs import SelfTrainer
@@ -299,6 +304,93 @@ def test_images_that_are_not_changed_differ_in_nothing_whatever_batch_norm_saw(m
     assert float(terms[0]["unlabelled"]) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_mean_teacher_of_the_same_weights_says_the_same_whatever_batch_norm_remembers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terms: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(
+        mean_teacher, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0)))))
+    )
+    model = classifier()
+    known, free = images(6), images(12, seed=1)
+    MeanTeacher(ratio=1, full=0.0, recipe=Recipe(1, 6, augment="none")).train(model, model, known, free)
+    assert float(terms[0]["unlabelled"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_feedback_is_how_far_an_improvement_is_above_those_before_it() -> None:
+    method, sums = MetaPseudoLabels(), torch.zeros(3)
+    found = [float(method.weighed(torch.tensor(h), sums)) for h in (0.5, 0.5, 2.0)]
+    assert found[:2] == pytest.approx([1.0, 0.0])
+    left = [0.5, 0.0, 1.5]  # less the mean so far: 0, 0.5, 0.5
+    size = math.sqrt(sum(w * x * x for w, x in zip((0.9801, 0.99, 1.0), left, strict=True)) / (0.9801 + 0.99 + 1))
+    assert found[2] == pytest.approx(1.5 / size)
+    assert float(MetaPseudoLabels(scaled=False).weighed(torch.tensor(0.25), sums)) == 0.25
+
+
+def test_a_teacher_whose_batch_norm_is_folded_is_not_normalised_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[bool] = []
+
+    def noted(self: MetaPseudoLabels, teacher: Classifier, learner: Classifier) -> Any:
+        modes.extend(part.training for part in teacher.modules() if isinstance(part, nn.BatchNorm2d))
+        raise InterruptedError
+
+    monkeypatch.setattr(MetaPseudoLabels, "step", noted)
+    for is_folded in (True, False):
+        monkeypatch.setattr(meta_pseudo_labels, "folded", lambda model, is_folded=is_folded: is_folded)
+        with pytest.raises(InterruptedError):
+            MetaPseudoLabels().train(classifier(), classifier(), images(6), images(6))
+    assert modes == [False, True]
+
+
+def test_answers_that_are_agreed_with_are_probabilities_from_the_second_epoch_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sums: list[Tensor] = []
+
+    def noted(logits: Tensor, targets: Tensor) -> Tensor:
+        sums.append(targets.sum(1))
+        return squared_difference(logits, targets)
+
+    monkeypatch.setattr(temporal_ensembling, "squared_difference", noted)
+    monkeypatch.setattr(World, "share", lambda self, index: (index[: len(index) // 2], 1.0))
+    method = TemporalEnsembling(ratio=1, recipe=Recipe(4, 8, augment="none"))
+    method.train(classifier(), classifier(), images(16), images(32, seed=1))  # half of the images are met in an epoch
+    assert len(sums) == 3 * 4
+    for found in sums:
+        torch.testing.assert_close(found, torch.ones_like(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [("mobilenetv2_035", "InvertedResidual", 10), ("regnetx_002", "Bottleneck", 9), ("convnext_atto", "ConvNeXtBlock", 12),
+     ("densenet121", "", 0)],
+)  # fmt: skip
+def test_only_what_has_a_shortcut_is_a_residual_block(name: str, kind: str, count: int) -> None:
+    found = residual(timm.create_model(name).eval(), torch.rand(1, 3, 64, 64))
+    assert [type(block).__name__ for block in found] == [kind] * count
+
+
+def test_nothing_to_learn_from_is_a_sentence() -> None:
+    model, none = classifier(), images(0)
+    for train in (
+        lambda: Plain().train(model, none),
+        lambda: FixMatch().train(model, model, none, images(4)),
+        lambda: FixMatch().train(model, model, images(4), none),
+    ):
+        with pytest.raises(InputError, match="There is no image to learn from"):
+            train()
+
+
+def test_rows_of_nothing_do_not_explode_by_the_cosine() -> None:
+    model = classifier()
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.zero_()
+    found = Cosine(recipe=Recipe(2, 8, lr=0.1, seed=2**32 - 1)).train(model, images(24))
+    assert 0.01 < float(found.head.weight.norm()) < 100
+    assert not model.head.weight.any()
+
+
 # -- claims ---------------------------------------------------------------------------------------------------------
 
 MOONS = Recipe(120, 100, lr=0.1, milestones=(), augment="none", weight_decay=1e-3)
@@ -350,7 +442,7 @@ DIGITS = Recipe(25, 64, lr=0.05, milestones=(), augment="none", weight_decay=1e-
         UDA(ratio=2, threshold=0.6, strong="cutout", recipe=DIGITS),
         MixMatch(strength=20.0, decay=0.99, recipe=DIGITS),
         MeanTeacher(ratio=2, strength=50.0, recipe=DIGITS),
-        TemporalEnsembling(ratio=1, strength=500.0, recipe=DIGITS),
+        TemporalEnsembling(ratio=1, strength=30.0, recipe=DIGITS),
     ],
     ids=lambda method: type(method).__name__,
 )

@@ -368,7 +368,7 @@ RANGES = {
     "critic_width": (1, 1 << 16),
     "scales": (0.1, 10),
     "spread": (1e-3, math.inf),
-    "seed": (0, 2**63 - 1),
+    "seed": (0, 2**32 - 1),
 }
 """Least and greatest value of a setting, where it is not 0 and any finite number."""
 

@@ -135,8 +135,8 @@ def _extend_bundle(
     started = time.perf_counter()
     if shots is not None and shots < 1:
         raise InputError(f"--shots is {shots}; one photo a class is the least.")
-    if not 0 <= seed < 1 << 63:
-        raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**63 - 1.")
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**32 - 1.")
     chosen, why = choose(method, bundle, old_images is not None)
     extender = _seeded(chosen, settings or {}, seed)
     if not isinstance(photos, Images):

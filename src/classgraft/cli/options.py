@@ -12,7 +12,7 @@ Set = Annotated[
     list[str], typer.Option("--set", help="a field of the method, as field=value; repeatable", metavar="FIELD=VALUE")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first corrupt image instead of skipping it")]
-Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**63 - 1)]
+Seed = Annotated[int, typer.Option(help="of every draw", min=0, max=2**32 - 1)]
 Images = Annotated[
     list[str],
     typer.Argument(

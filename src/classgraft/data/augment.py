@@ -44,6 +44,8 @@ class Effect:
 
     act: Callable[[Tensor, Tensor], Tensor]
     draws: int
+    colours: bool = True
+    """Whether it takes pixels for colours from 0 to 1."""
     moves: bool = False
     """Whether pixels may change their places, which masks, boxes and points would have to follow."""
 
@@ -62,6 +64,11 @@ class Composed:
     @property
     def draws(self) -> int:
         return self.geometry.draws + sum(effect.draws for effect in self.effects)
+
+    @property
+    def colours(self) -> bool:
+        """Whether an effect takes pixels for colours from 0 to 1."""
+        return any(effect.colours for effect in self.effects)
 
     def __call__(self, pixels: Tensor, size: int, draws: Tensor) -> Tensor:
         counts = [self.geometry.draws, *(effect.draws for effect in self.effects)]
@@ -155,7 +162,10 @@ def _axis_affine(scale: Tensor, at: Tensor, mirror: Tensor) -> Tensor:
 def resized_crop_flip(pixels: Tensor, size: int, draws: Tensor, smallest: float = 0.35) -> Tensor:
     """A rectangle of ``smallest`` to 1 of the area, 3:4 to 4:3 in shape, resized to the square, mirrored by chance."""
     affine = resized_crop_flip_affine(draws, pixels.shape[-1], size, smallest)
-    return sampled(pixels, affine, size, "bicubic", "reflection").clamp_(0, 1)
+    found = sampled(
+        pixels, affine, size, "bicubic", "reflection"
+    )  # which shoots over; prepared floats may be beyond 0..1
+    return found.clamp_(pixels.amin().clamp(max=0), pixels.amax().clamp(min=1))
 
 
 def resized_crop_flip_affine(draws: Tensor, side: int, size: int, smallest: float = 0.35) -> Tensor:
@@ -276,8 +286,8 @@ AUGMENTATIONS: dict[str, Geometry | Effect] = {
     "crop-flip": Geometry(crop_flip, 3, crop_flip_affine),
     "resized-crop-flip": Geometry(resized_crop_flip, 5, resized_crop_flip_affine),
     "jitter": Effect(jitter, 4),
-    "cutout": Effect(cutout, 2),
-    "random-erasing": Effect(random_erasing, 6),
+    "cutout": Effect(cutout, 2, colours=False),
+    "random-erasing": Effect(random_erasing, 6, colours=False),
     "randaugment": Effect(policies.randaugment, 4, moves=True),
     "autoaugment": Effect(policies.autoaugment, 5, moves=True),
     "autoaugment-imagenet": Effect(partial(policies.autoaugment, found_on="imagenet"), 5, moves=True),

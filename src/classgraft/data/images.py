@@ -66,7 +66,16 @@ class Images:
         return self.seen(self.raw(index, device), index, augment, seed, epoch)
 
     def seen(self, raw: Tensor, index: Tensor, augment: Augment, seed: int, epoch: int) -> Tensor:
-        """``view`` of squares that are at hand already, from ``raw``."""
+        """``view`` of squares that are at hand already, from ``raw``.
+
+        Raises:
+            InputError: the augmentation works on colours, which prepared floats are not.
+        """
+        if getattr(augment, "colours", False) and not self._colours:
+            raise InputError(
+                "These images are floats that are no colours from 0 to 1, which jitter, RandAugment and AutoAugment work on;"
+                " give uint8 pixels, or choose another augmentation, such as crop-flip+cutout."
+            )
         random = draws.uniform(seed, epoch, index.to(raw.device), DRAWS)
         return self.preparation.normalise(augment(raw, self.preparation.size, random))
 
@@ -87,6 +96,13 @@ class Images:
         if device.type == "cpu" or isinstance(self.pixels, Squares) or self.pixels.nbytes > ON_DEVICE:
             return self
         return replace(self, pixels=self.pixels.to(device))
+
+    @cached_property
+    def _colours(self) -> bool:
+        pixels = self.pixels
+        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+            return True
+        return pixels.shape[1] == 3 and float(pixels.min()) >= 0 and float(pixels.max()) <= 1
 
     @cached_property
     def fingerprint(self) -> str:

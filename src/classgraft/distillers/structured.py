@@ -34,7 +34,9 @@ from classgraft.losses.segmentation import (
 )
 from classgraft.models.critic import Critic
 from classgraft.models.segmenter import Segmenter
+from classgraft.training.answers import evaluating
 from classgraft.training.batches import Epochs
+from classgraft.training.engine import current
 from classgraft.training.loop import Batch, Step, Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.teaching import seated
@@ -116,8 +118,8 @@ class StructuredDistillation(Distiller[Segmenter]):
 
         def take(batch: Batch) -> Terms:
             own = learner.seen(batch.images)
-            with torch.no_grad():  # without a weight the student stands in for a teacher that nobody asks
-                others = teacher.seen(batch.images) if asks else own
+            with evaluating(teacher), current().ready(teacher), torch.no_grad():
+                others = teacher.seen(batch.images) if asks else own  # a teacher that nobody asks has a stand-in
                 wanted = F.interpolate(others.logits, own.logits.shape[2:], mode="bilinear")
             counted = known(batch)
             real, fake = (maps(logits, counted) for logits in (wanted, own.logits))

@@ -111,9 +111,7 @@ class PODNet(Rehearsal):
         for k in range(len(known.proxies) if known else 0, len(found)):
             own = features[images.labels == k]
             if len(own):
-                clusters = KMeans(min(count, len(own)), n_init=3, random_state=self.recipe.seed % (1 << 32)).fit(
-                    own.numpy()
-                )
+                clusters = KMeans(min(count, len(own)), n_init=3, random_state=self.recipe.seed).fit(own.numpy())
                 centres = F.normalize(torch.from_numpy(clusters.cluster_centers_), dim=1)
                 turn = 0.1 * found[k]  # sets proxies apart that share a centre
                 found[k] = length * (centres[torch.arange(count) % len(centres)] + turn)

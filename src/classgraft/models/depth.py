@@ -10,8 +10,10 @@ input; and that is divided by the probability in training, where the paper multi
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,30 +21,38 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def residual(body: nn.Module, images: Tensor) -> list[nn.Module]:
-    """The outermost parts, other than the body, that return the shape they take, from the first to the last.
+    """The residual blocks that keep their input's shape, from the first to the last.
 
-    Sequences are looked into, and parts without parts of their own (an activation) are no blocks; in residual networks
-    what is left are the blocks that keep the resolution and the width. ``images`` (B, C, H, W) are looked at once, with
-    the body as it is.
+    A block is known by what it does: with all its weights at 0 it gives back what it is given, or the ReLU of that. Of
+    blocks within one another the innermost count. ``images`` (B, C, H, W) are looked at once, with the body as it is.
     """
-    found: dict[str, nn.Module] = {}
+    given: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
-    def note(name: str, module: nn.Module, given: tuple[object, ...], output: object) -> None:
-        same = [type(one) is Tensor and one.shape == output.shape for one in given[:1] if isinstance(output, Tensor)]
-        if same == [True]:
-            found[name] = module
+    def note(name: str, part: nn.Module, words: tuple[Any, ...], more: dict[str, Any], output: object) -> None:
+        if words and all(type(one) is Tensor for one in (words[0], output)) and words[0].shape == output.shape:  # type: ignore[attr-defined]
+            given[name] = words, more
 
-    parts = [(name, part) for name, part in body.named_modules() if name and any(True for _ in part.children())]
-    hooks = [
-        part.register_forward_hook(partial(note, name)) for name, part in parts if not isinstance(part, nn.Sequential)
-    ]
+    parts = {name: part for name, part in body.named_modules() if name and any(True for _ in part.children())}
+    hooks = [part.register_forward_hook(partial(note, name), with_kwargs=True) for name, part in parts.items()]
     try:
         body(images)
     finally:
         for hook in hooks:
             hook.remove()
-    names = [name for name, _ in parts if name in found]
-    return [found[name] for name in names if not any(name.startswith(f"{outer}.") for outer in names)]
+    blocks = [name for name in parts if name in given and _gives_back(parts[name], *given[name])]
+    return [parts[name] for name in blocks if not any(inner.startswith(f"{name}.") for inner in blocks)]
+
+
+def _gives_back(part: nn.Module, words: tuple[Any, ...], more: dict[str, Any]) -> bool:
+    """Whether nothing but a shortcut is left of it without its weights."""
+    empty = copy.deepcopy(part).eval()
+    if not any(True for _ in empty.parameters()):
+        return False
+    for parameter in empty.parameters():
+        parameter.zero_()
+    asked = torch.linspace(-1, 1, words[0].numel(), device=words[0].device, dtype=words[0].dtype).view_as(words[0])
+    found = empty(asked, *words[1:], **more)
+    return torch.equal(found, asked) or torch.equal(found, asked.relu())
 
 
 @contextlib.contextmanager

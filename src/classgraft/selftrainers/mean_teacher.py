@@ -3,8 +3,10 @@
 Tarvainen, Valpola: Mean teachers are better role models, NIPS 2017, arXiv 1703.01780, section 2.
 
 Differs from the paper:
-1. The teacher has no dropout and normalises with its averaged statistics: only the view is another.
-2. In the first steps the average is taken over fewer steps (Average), where the paper changes the decay once.
+1. The teacher has no dropout: only the view is another. It normalises by the batch, as the authors' does: by its averaged
+   statistics it would pull on the gap between these and the batch's, which a large weight makes the whole of the lesson.
+2. Labelled images are left out of the difference.
+3. In the first steps the average is taken over fewer steps (Average), where the paper changes the decay once.
 """
 
 from __future__ import annotations
@@ -12,16 +14,16 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 
 from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import squared_difference
 from classgraft.models.classifier import Classifier
-from classgraft.training.answers import asked
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, together
+from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, measured, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -47,7 +49,8 @@ class MeanTeacher(SelfTrainer):
         def objective(pair: Pair) -> Terms:
             free, known = pair
             ours, logits = together(learner, free.images, known.images)
-            theirs = asked(teacher, free.view(another)).softmax(1)
+            with measured(teacher), torch.no_grad():  # in the company that the student's images have
+                theirs = together(teacher, free.view(another), known.view(another))[0].softmax(1)
             weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
             labels = F.cross_entropy(logits, known.targets)
             return {"labelled": labels, "unlabelled": weight * squared_difference(ours, theirs)}

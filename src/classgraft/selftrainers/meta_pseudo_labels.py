@@ -10,7 +10,8 @@ The label and the view are the same in both steps.
 Differs from the paper:
 1. Published code takes soft answers as the teacher's target, which makes the feedback's gradient zero, or h with the other
    sign. Here labels are drawn and h is old less new.
-2. h is divided by its running root mean square (``scaled``), for at usual learning rates it is about a thousandth.
+2. From h its running mean is taken, as in the authors' code, and what is left is divided by its running root mean square
+   (``scaled``), for at usual learning rates it is about a thousandth.
 3. No label smoothing, no average of weights, and the consistency of the teacher (UDA) has its full weight from the start.
 4. Momentum and weight decay belong to the student's step, so h measures the step that is really taken.
 """
@@ -28,7 +29,7 @@ from torch import Tensor
 from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import sharpened, soft_cross_entropy
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, folded
 from classgraft.training.batches import Epochs
 from classgraft.training.engine import current
 from classgraft.training.loop import Batch, Step, Terms, descend, fit, run, train_mode
@@ -44,7 +45,7 @@ class MetaPseudoLabels(SelfTrainer):
     feedback: float = 1.0
     """Weight of the teacher's term h * CE; 0 is a control, and so is -1, the wrong sign (from Python alone)."""
     scaled: bool = True
-    """Divide h by its running root mean square."""
+    """Take its running mean from h, and divide by the running root mean square of what is left."""
     consistency: float = 8.0
     """Lambda_u: weight of the teacher's agreement between a weak and a strong view."""
     temperature: float = 0.7
@@ -62,7 +63,7 @@ class MetaPseudoLabels(SelfTrainer):
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
         teacher, learner = (copy.deepcopy(each).requires_grad_(True) for each in (model, student))
         known = labelled.of(student.classes)
-        train_mode(teacher)
+        train_mode(teacher, statistics=not folded(model))
         train_mode(learner)
         images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
         run(self.step(teacher, learner), images, self.recipe)
@@ -78,7 +79,7 @@ class MetaPseudoLabels(SelfTrainer):
 
     def step(self, teacher: Classifier, learner: Classifier) -> Step:
         """A step of the student and then one of the teacher."""
-        strong, square = augmentation(self.strong), torch.zeros(2, device=learner.device)
+        strong, sums = augmentation(self.strong), torch.zeros(3, device=learner.device)
 
         def lesson(given: tuple[Any, ...]) -> Terms:
             _, view, labels = given
@@ -103,21 +104,26 @@ class MetaPseudoLabels(SelfTrainer):
             labels = drawn(changed)
             before = loss(learner, known)
             terms = of_student.take((free, view, labels))
-            improvement = self.weighed(before - loss(learner, known), square)
+            improvement = self.weighed(before - loss(learner, known), sums)
             return terms | of_teacher.take((known, weak, changed, logits, labels, improvement))
 
         def set_rate(rate: float) -> None:
             of_student.set_rate(rate)
             of_teacher.set_rate(rate)
 
-        return Step(take, set_rate, (*of_student.carries, *of_teacher.carries, square))
+        return Step(take, set_rate, (*of_student.carries, *of_teacher.carries, sums))
 
-    def weighed(self, improvement: Tensor, square: Tensor) -> Tensor:
-        """h, divided by its root mean square; ``square`` (2,) holds running sums of its square and of 1."""
+    def weighed(self, improvement: Tensor, sums: Tensor) -> Tensor:
+        """How far h is above its mean so far, over the root mean square of that.
+
+        ``sums`` (3,) holds running sums of 1, of h and of the square of what is left of it.
+        """
         if not self.scaled:
             return improvement
-        square.mul_(0.99).add_(0.01 * torch.stack([improvement.square(), torch.ones_like(improvement)]))
-        return improvement / (square[0] / square[1]).sqrt().clamp(min=1e-12)
+        one = torch.ones_like(improvement)
+        left = improvement - torch.where(sums[0] > 0, sums[1] / sums[0].clamp(min=1e-12), 0 * one)
+        sums.mul_(0.99).add_(0.01 * torch.stack([one, improvement, left.square()]))
+        return left / (sums[2] / sums[0]).sqrt().clamp(min=1e-12)
 
 
 def drawn(logits: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Laine, Aila: Temporal Ensembling for Semi-Supervised Learning, ICLR 2017, arXiv 1610.02242, algorithm 2.
 
-Differs from the paper: labelled images count for the cross-entropy alone.
+Differs from the paper: labelled images count for the cross-entropy alone, which is their mean; the paper's is a mean over the
+whole batch, and its weight of the other term is smaller by the same share, so that their ratio is this.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class TemporalEnsembling(SelfTrainer):
     """Cross-entropy on labels, squared difference from remembered probabilities on unlabelled images."""
 
     strength: float = 30.0
-    """w_max, times the share of labelled images in all."""
+    """w_max, beside 1 of the mean over labelled images."""
     full: float = 0.27
     """Share of the training over which the weight rises (80 of 300 epochs)."""
     decay: float = 0.6
@@ -39,21 +40,23 @@ class TemporalEnsembling(SelfTrainer):
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
         learner, known = copy.deepcopy(student).requires_grad_(True), labelled.of(student.classes)
         remembered = torch.zeros(len(unlabelled), len(student.classes), device=learner.device)
-        most = self.strength * len(known) / (len(known) + len(unlabelled))
+        times = torch.zeros(len(unlabelled), 1, device=learner.device)
 
         def objective(pair: Pair) -> Terms:
             free, labels = pair
             ours, logits = together(learner, free.images, labels.images)
             terms = {"labelled": F.cross_entropy(logits, labels.targets)}
             before = remembered[free.index]
-            remembered[free.index] = self.decay * before + (1 - self.decay) * ours.detach().softmax(1)
+            said, seen = ours.detach().softmax(1), times[free.index]
+            remembered[free.index] = self.decay * before + (1 - self.decay) * said
+            times[free.index] += 1
             if free.epoch:  # in the first there is nothing to agree with
-                target = before / (1 - self.decay**free.epoch)  # as long as the mean is young it is too small
-                weight = most * gentle(elapsed(free, self.recipe), self.full)
-                terms["unlabelled"] = weight * squared_difference(ours, target)
+                young = before / (1 - self.decay**seen)  # the mean of few answers is too small
+                weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
+                terms["unlabelled"] = weight * squared_difference(ours, torch.where(seen > 0, young, said))
             return terms
 
         train_mode(learner)
         images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe, carries=[remembered]), images, self.recipe)
+        run(descend(objective, [learner], self.recipe, carries=[remembered, times]), images, self.recipe)
         return learner.eval()

@@ -2,14 +2,17 @@
 
 Barz, Denzler: Deep Learning on Small Datasets without Pre-Training using Cosine Loss, WACV 2020, arXiv 1901.09054.
 
-Differs from the paper: outputs keep their length in the classifier that comes back, so that they stand where logits
-stand; the favoured class is the same.
+Differs from the paper: rows that are all 0 are drawn first. Outputs keep their length in the classifier that comes
+back, so that they stand where logits stand; the favoured class is the same.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 from classgraft.data.images import Images
 from classgraft.losses.classification import cosine_distance
@@ -27,6 +30,13 @@ class Cosine(Trainer):
 
     def train(self, model: Classifier, images: Images) -> Classifier:
         learner = copy.deepcopy(model).requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            for (
+                part
+            ) in learner.head.modules():  # an output of length 0 has no angle, and no gradient that means anything
+                if isinstance(part, nn.Linear) and not part.weight.any():
+                    part.reset_parameters()
 
         def objective(batch: Batch) -> Terms:
             return {"class": cosine_distance(learner(batch.images), batch.targets)}

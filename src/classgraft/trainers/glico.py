@@ -11,7 +11,8 @@ Differs from the paper, and from its code where the two disagree:
    and 0.001 with beta_1 of 0.5, and SGD); no softmax is taken twice. The classes' network is smaller (``generator.judge``).
 3. Pictures are compared by their pixels and, where the model's body is trained, by the body's own maps; the paper's VGG-16
    brings ImageNet into what is called learning from the labelled images alone.
-4. The unlabelled images to be told apart are seen by the generator in a mode of its own alone (``TransductiveGLICO``).
+4. The unlabelled images to be told apart are seen by the generator in a mode of its own alone (``TransductiveGLICO``), in which
+   an epoch shows those with labels as often as all others together.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from classgraft.data.augment import centre
 from classgraft.data.draws import uniform
 from classgraft.data.images import Images, Task, joined
 from classgraft.models.classifier import Classifier, folded, frozen, untrained
-from classgraft.training.batches import Epochs
-from classgraft.training.latent import Latent, learn
+from classgraft.training.latent import Latent, dealt_in, learn
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import SelfTrainer, Trainer
@@ -62,7 +62,8 @@ class Enrichment:
         weight = self.perceptual if self.perceptual is not None else float(not untrained(model.body))
         recipe = Recipe(1, self.recipe.batch_size, "adamw", self.drawing_lr, weight_decay=0.0, milestones=(),
                         augment="none", seed=self.recipe.seed)  # fmt: skip
-        recipe = replace(recipe, epochs=max(1, self.drawing // len(Epochs(images, recipe, model.device))))
+        batches = -(-len(dealt_in(images, labelled)) // recipe.batch_size)
+        recipe = replace(recipe, epochs=max(1, self.drawing // max(1, batches)))
         return learn(
             images, labelled, frozen(model).body, recipe, dimension=self.dimension, width=self.width, noise=self.noise,
             strength=self.strength, perceptual=weight, device=model.device,

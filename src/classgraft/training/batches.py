@@ -11,6 +11,7 @@ from torch import Tensor
 
 from classgraft.data.augment import Augment, augmentation
 from classgraft.data.images import Images
+from classgraft.errors import InputError
 from classgraft.training.carries import digest
 from classgraft.training.distributed import world
 from classgraft.training.recipe import Recipe
@@ -76,6 +77,16 @@ class Epochs:
     def _near(self) -> Images:
         return self.images.near(self.device)
 
+    def some(self) -> Epochs:
+        """Itself.
+
+        Raises:
+            InputError: there is no image.
+        """
+        if not len(self.images):
+            raise InputError("There is no image to learn from: of the classes that are to be learnt none is shown.")
+        return self
+
     @property
     def work(self) -> float:
         """Images that all epochs look at, counted in images of 32 x 32 pixels."""
@@ -87,14 +98,14 @@ class Epochs:
 
 
 def dealt(order: Tensor, size: int) -> list[Tensor]:
-    """Batches of ``size``, the last of what is left; never of one image, which batch norm over features cannot take.
+    """As few batches of at most ``size`` as there can be, none larger than another by more than one image.
 
-    A last single image joins the batch before; an only image stands twice.
+    A small last one would pull as hard as a whole one, and batch norm would go by it. None is of one image, which batch norm
+    over features cannot take: with ``size`` 2 an odd number makes a batch of three, and an only image stands twice.
     """
-    parts = list(order.split(size)) if len(order) else []
-    if parts and len(parts[-1]) == 1 and size > 1:
-        parts[-2:] = [torch.cat(parts[-2:])] if len(parts) > 1 else [order.repeat(2)]
-    return parts
+    if size == 1 or len(order) < 2:
+        return list((order if size == 1 else order.repeat(2)).split(size)) if len(order) else []
+    return list(order.tensor_split(min(-(-len(order) // size), len(order) // 2)))
 
 
 @dataclass(frozen=True)

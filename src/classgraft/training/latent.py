@@ -116,8 +116,10 @@ def learn(
         points = F.normalize(torch.randn(len(images), dimension), dim=1).to(device).requires_grad_(True)
     seeing = _staged(body, images.view(torch.arange(1), device)) if body is not None and perceptual else None
 
+    places = dealt_in(images, labelled).to(device)
+
     def objective(batch: Batch) -> Terms:
-        drawn = generator(points[batch.index], noise * torch.randn(len(batch.index), NOISE, device=device))
+        drawn = generator(points[places[batch.index]], noise * torch.randn(len(batch.index), NOISE, device=device))
         terms = {"pixels": F.l1_loss(drawn, batch.source.raw(batch.index, device))}
         prepared = preparation.normalise(centre(drawn, preparation.size))
         if seeing is not None:
@@ -131,9 +133,22 @@ def learn(
         return terms
 
     step = on_sphere(descend(objective, [generator, guess, points], recipe), points)
-    run(step, Epochs(images, recipe, device), recipe, "learning to draw")
+    shown = images if len(places) == len(images) else images.subset(places.cpu())
+    run(step, Epochs(shown, recipe, device), recipe, "learning to draw")
     generator.requires_grad_(False)
     return Latent(generator, points.detach(), images.labels.to(device), noise)
+
+
+def dealt_in(images: Images, labelled: int) -> Tensor:
+    """The places of the images that an epoch shows: all of them, those with labels as often as there are others for each.
+
+    Beside many images without labels, the points of a few would hardly be learnt.
+    """
+    known = images.labels < labelled
+    own, others = torch.nonzero(known)[:, 0], torch.nonzero(~known)[:, 0]
+    if not len(own) or len(others) < 2 * len(own):
+        return torch.arange(len(images))
+    return torch.cat([own.repeat(len(others) // len(own)), others])
 
 
 def on_sphere(step: Step, points: Tensor) -> Step:
