@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch import Tensor, nn
 
 from classgraft import api
@@ -237,7 +237,7 @@ def main() -> None:
                 rows.append(run(cell, seed, given.short))
                 print(rows[-1], flush=True)
                 if not given.short:
-                    write("distill", "smaller students of larger teachers", rows=rows)
+                    rows = add("distill", "smaller students of larger teachers", rows)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from permuted import mnist
-from record import RESULTS, write
+from record import RESULTS, add
 from torch import Tensor, nn
 
 from classgraft.data.images import Images
@@ -218,7 +218,7 @@ def main() -> None:
                 print({key: value for key, value in rows[-1].items() if key != "errors"}, flush=True)
                 if not given.short:
                     what = " ".join(part.replace("\n", " ") for part in __doc__.split("\n\n")[2:]).strip()
-                    write("dropout", what, summaries=summaries(rows), rows=rows)
+                    rows = add("dropout", what, rows, summaries=summaries)
     for line in summaries(rows):
         print(line)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch import Tensor
 
 from classgraft import api
@@ -182,7 +182,7 @@ def main() -> None:
                     rows.append(run(name, seed, given.short))
                 print(rows[-1], flush=True)
                 if not given.short:
-                    write("lwm", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+                    rows = add("lwm", __doc__.split("\n\n")[2].replace("\n", " "), rows)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from flowers import imagenet
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch import nn
 
 from classgraft import api
@@ -217,7 +217,7 @@ def main() -> None:
             forget()
             print({key: value for key, value in rows[-1].items() if "matrix" not in key}, flush=True)
             if not given.short:
-                write("masks", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+                rows = add("masks", __doc__.split("\n\n")[2].replace("\n", " "), rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from record import RESULTS, write
+from record import RESULTS, add
 from sklearn.datasets import make_moons
 from torch import nn
 
@@ -119,7 +119,7 @@ def main() -> None:
                 rows.append({"row": name, "seed": seed, "accuracy": accuracy})
                 print(rows[-1], flush=True)
                 if not given.short:
-                    write("moons", __doc__.split("\n\n")[2].replace("\n", " "), rows=rows)
+                    rows = add("moons", __doc__.split("\n\n")[2].replace("\n", " "), rows)
     if shown and not given.short:
         wide, high = shown[0].size
         sheet = Image.new("RGB", (3 * wide + 16, 2 * high + 8), (255, 255, 255))

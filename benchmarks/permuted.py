@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch import Tensor, nn
 
 from classgraft import api
@@ -200,7 +200,7 @@ def main() -> None:
             rows.append(run(cell, seed, train, test, recipe, count))
             print({key: value for key, value in rows[-1].items() if key != "matrix"}, flush=True)
             if not given.short:
-                write("permuted", WHAT, n={"train": len(train), "test": len(test)}, chosen=chosen(rows), rows=rows)
+                rows = add("permuted", WHAT, rows, n={"train": len(train), "test": len(test)}, chosen=chosen)
     for row in chosen(rows):
         print(row)
 

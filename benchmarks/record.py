@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
+import hashlib
 import json
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-RESULTS = Path(__file__).parent / "results"
+if TYPE_CHECKING:
+    from torch import nn
+
+RESULTS, RUNS = (Path(__file__).parent / part for part in ("results", "runs"))
+Module = TypeVar("Module", bound="nn.Module")
 
 
 def data() -> Path:
@@ -43,6 +50,25 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+def kept(name: str, blank: Module, learn: Callable[[], Module], *keys: object) -> Module:
+    """A network that was learnt once: read into ``blank`` where it lies under ``runs``, else learnt and put there.
+
+    ``keys`` are what it hangs on, such as its recipe; with others it is learnt anew.
+    """
+    from safetensors.torch import load_file, save_file
+
+    path = RUNS / f"{name}-{hashlib.sha256(repr(keys).encode()).hexdigest()[:12]}.safetensors"
+    if path.exists():
+        blank.load_state_dict(load_file(path))
+        return blank.eval()
+    learnt = learn()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(f".{os.getpid()}")
+    save_file({key: value.cpu().contiguous() for key, value in learnt.state_dict().items()}, whole)
+    whole.replace(path)
+    return learnt
+
+
 def write(name: str, what: str, **facts: Any) -> Path:
     """Write ``results/<name>.json``; numbers are rounded to what they can bear.
 
@@ -62,8 +88,30 @@ def write(name: str, what: str, **facts: Any) -> Path:
     }
     path.parent.mkdir(exist_ok=True)
     text = json.dumps(_rounded(content), indent=1, ensure_ascii=False)
-    path.write_text(re.sub(r"\[[-\d.,\se\[\]]+\]", _on_one_line, text) + "\n", "utf-8")
+    whole = path.with_name(f".{path.name}.{os.getpid()}")  # a run that is killed here leaves the earlier file
+    whole.write_text(re.sub(r"\[[-\d.,\se\[\]]+\]", _on_one_line, text) + "\n", "utf-8")
+    whole.replace(path)
     return path
+
+
+def add(
+    name: str, what: str, rows: list[dict[str, Any]], order: Callable[[dict[str, Any]], Any] | None = None, **facts: Any
+) -> list[dict[str, Any]]:
+    """Write the last of these rows beside those that the file has, where another process may have put more meanwhile.
+
+    All rows are returned, sorted by ``order`` where it is given; facts that are functions are asked with them.
+    """
+    path = RESULTS / f"{name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        there = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+        every = [*there, rows[-1]]
+        if order is not None:
+            every.sort(key=order)
+        told = {key: fact(every) if callable(fact) else fact for key, fact in facts.items()}
+        write(name, what, **told, rows=every)
+    return every
 
 
 def _with_processors(rows: list[Any], path: Path) -> list[Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 
 from classgraft import api
 from classgraft.data.images import Images
@@ -96,8 +96,8 @@ def main() -> None:
                 rows.append({**row, **found})
                 print(rows[-1], flush=True)
                 if not given.short:
-                    write("reference", "CIFAR-10, 500 images a class, in five steps of two classes; ResNet-20, 20 epochs a"
-                          " step at batch 64, SGD 0.1, 200 exemplars", n=len(test), rows=rows)  # fmt: skip
+                    rows = add("reference", "CIFAR-10, 500 images a class, in five steps of two classes; ResNet-20, 20 epochs a"
+                          " step at batch 64, SGD 0.1, 200 exemplars", rows, n=len(test))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 from memories import cifar
 from permuted import RECIPE, empty, mnist
 from PIL import Image
-from record import RESULTS, write
+from record import RESULTS, add
 
 from classgraft.data.images import Images, Task
 from classgraft.extenders.ewc import EWC
@@ -218,7 +218,7 @@ def main() -> None:
             rows.append((photos if cell.part == "photos" else run)(cell, seed, given.short))
             print({key: value for key, value in rows[-1].items() if key != "matrix"}, flush=True)
             if not given.short:
-                write("replay", __doc__.split("\n\n")[2].replace("\n", " "), chosen=chosen(rows), rows=rows)
+                rows = add("replay", __doc__.split("\n\n")[2].replace("\n", " "), rows, chosen=chosen)
 
 
 if __name__ == "__main__":

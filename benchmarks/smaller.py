@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from flowers import imagenet
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch.nn.functional import interpolate
 from transfer import base, cifar, drawn
 
@@ -217,7 +217,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
                 if not given.short:
-                    write("smaller", " ".join(__doc__.split("\n\n")[2].rpartition(" A cell")[0].split()), rows=rows)
+                    rows = add("smaller", " ".join(__doc__.split("\n\n")[2].rpartition(" A cell")[0].split()), rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ that was broken off goes on from ``benchmarks/runs/stream``; two processes with 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 
 from classgraft import api, catalogue
 from classgraft.data.images import Images
@@ -79,6 +78,10 @@ CELLS = (
     *(Cell(f"der, sparsity {weight:g}", "der", (("masks", True), ("sparsity", weight)), weight) for weight in SPARSITIES),
     *(Cell(f"{name}, as many bytes as der", name, more=4 * BODY) for name in ("exemplars", "icarl", "wa")),
 )  # fmt: skip
+WHAT = (
+    "Tiny-ImageNet-100 at 32 pixels, 50 classes in five steps, ResNet-32, 30 epochs a step, 2,000 exemplars, class order of"
+    " seed 1993"
+)
 COMPARED = ("finetune", "exemplars", "icarl", "wa", "lwf", "joint", "der")
 """With three seeds."""
 
@@ -127,16 +130,6 @@ def rows() -> list[dict[str, Any]]:
     return json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
 
 
-def add(row: dict[str, Any]) -> None:
-    """To what another process may have written meanwhile."""
-    with (RESULTS / ".stream.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        names = [cell.name for cell in CELLS]
-        both = sorted([*rows(), row], key=lambda found: (names.index(found["method"]), found["seed"]))
-        write("stream", "Tiny-ImageNet-100 at 32 pixels, 50 classes in five steps, ResNet-32, 30 epochs a step, 2,000"
-              " exemplars, class order of seed 1993", n=50 * 50, rows=both)  # fmt: skip
-
-
 def main() -> None:
     names = [cell.name for cell in CELLS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,7 +146,7 @@ def main() -> None:
             for row in run(cells, seed, given.out / "short" if given.short else given.out, given.short):
                 print(row, flush=True)
                 if not given.short:
-                    add(row)
+                    add("stream", WHAT, [row], n=50 * 50, order=lambda row: (names.index(row["method"]), row["seed"]))
 
 
 if __name__ == "__main__":

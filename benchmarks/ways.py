@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 from flowers import imagenet
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 
 from classgraft import api
 from classgraft.bundle import Bundle
@@ -205,7 +205,7 @@ def main() -> None:
                 forget()
                 if not given.short:
                     counts = {"flowers": {"old": 500, "new": 180}, "mnist": {"old": 2000, "new": 2000}}
-                    write("ways", WHAT, n=counts, recipe={"epochs": recipe.epochs, "lr": recipe.lr}, rows=rows)
+                    rows = add("ways", WHAT, rows, n=counts, recipe={"epochs": recipe.epochs, "lr": recipe.lr})
 
 
 if __name__ == "__main__":
