@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     ("stated", "expected"),
     [
         ({"size": {"height": 32, "width": 32}, "image_mean": [0.4] * 3, "image_std": [0.2] * 3},
-         Preparation(32, 32, (0.4,) * 3, (0.2,) * 3)),
+         Preparation(32, 32, (0.4,) * 3, (0.2,) * 3, stretched=True)),
         ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True},
          Preparation(224, 256, *HALF)),
         ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, Preparation(224, 256, *HALF)),
@@ -163,6 +164,48 @@ def test_the_preparation_of_a_hugging_face_model(tmp_path: Path, stated: Any, ex
     if stated:
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
     assert hugging_face.preparation(str(tmp_path), {"image_size": 112}) == expected
+
+
+@pytest.mark.parametrize(
+    ("processor", "options"),
+    [
+        ("ViTImageProcessor", {"size": {"height": 48, "width": 48}, "resample": 3}),
+        ("EfficientNetImageProcessor", {"size": {"height": 48, "width": 48}, "resample": 3, "do_center_crop": False}),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 48}, "crop_pct": 0.875, "resample": 3}),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 56}, "crop_size": {"height": 48, "width": 48}}),
+    ],
+)
+@pytest.mark.parametrize("size", [(90, 60), (61, 87), (70, 70)])
+def test_a_picture_is_prepared_as_the_image_processor_prepares_it(
+    processor: str, options: dict[str, Any], size: tuple[int, int], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    made = getattr(transformers, processor)(**options)
+    made.save_pretrained(tmp_path)
+    across, down = Image.linear_gradient("L").rotate(90).resize(size), Image.linear_gradient("L").resize(size)
+    picture = Image.merge("RGB", (across, down, across.point(lambda value: 255 - value)))
+    theirs = made(picture, return_tensors="pt")["pixel_values"]
+    found = hugging_face.preparation(str(tmp_path), {})
+    images = Images(square(picture, found.canvas)[None], torch.zeros(1, dtype=torch.int64), ("a",), found)
+    ours = images.view(torch.arange(1), torch.device("cpu"))
+    assert ours.shape == theirs.shape
+    assert (
+        float((ours - theirs).abs().max()) < 0.15
+    )  # theirs may lie a pixel beside; a crop for a stretch is 0.3 and more
+
+
+def test_what_an_image_processor_does_beyond_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.MobileViTImageProcessor(size={"shortest_edge": 48}).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="do_flip_channel_order: True"):
+        hugging_face.preparation(str(tmp_path), {})
+
+
+def test_pictures_are_stretched_where_timm_stretches_them() -> None:
+    assert Architecture("timm:convnext_base.fb_in22k_ft_in1k_384").preparation() == Preparation(
+        384, 384, stretched=True
+    )
+    assert not Architecture("timm:resnet50.a1_in1k").preparation().stretched
 
 
 def test_class_names_that_are_only_numbers_are_none() -> None:

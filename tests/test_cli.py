@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from outside import NEW, OLD, Tiny, contents, copied, done, furnish, is_sentence, photo, photos, run, table
+from PIL import Image
 
 import classgraft
 from classgraft import catalogue, demonstration, extending
@@ -428,8 +429,9 @@ def test_photos_in_memory_are_cropped_and_counted_as_files_are(tmp_path: Path) -
         bundle.model, OLD, {"x": wide, "y": wide.transpose(2, 3)}, method="imprint", size=8, resize=8
     )
     assert grown.classes == (*OLD, "x", "y")
-    assert extending._square(wide, 8).float().mean() > 240
-    assert torch.equal(extending._square(wide.transpose(2, 3), 8), extending._square(wide, 8).transpose(2, 3))
+    found = extending._square(wide, bundle.preparation)
+    assert found.float().mean() > 240
+    assert torch.equal(extending._square(wide.transpose(2, 3), bundle.preparation), found.transpose(2, 3))
     good, bad = photo(tmp_path / "a.png", "cyan"), tmp_path / "b.png"
     bad.write_bytes(b"no picture")
     heard: list[str] = []
@@ -437,3 +439,24 @@ def test_photos_in_memory_are_cropped_and_counted_as_files_are(tmp_path: Path) -
     assert "1 corrupt image skipped" in heard[0]
     with pytest.raises(classgraft.InputError, match=r"b\.png"):
         classgraft.extend(Tiny(), OLD, {"x": [good, bad]}, method="imprint", size=8, resize=8, strict=True)
+
+
+def test_a_page_is_made_of_a_step_that_only_refined(place: Path) -> None:
+    done("extend", place / "base", place / "new", "--out", place / "g", "--method", "glne")
+    done(
+        "extend", place / "g", photos(place / "more", NEW[:1], 2), "--out", place / "g", "--method", "glne", "--update"
+    )
+    done("report", place / "g", place / "old", place / "new")
+    assert "2 classes grafted onto 3" in (place / "g" / "report.html").read_text("utf-8")
+
+
+def test_pictures_of_two_sources_that_are_called_the_same_are_told_apart(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bytes] = []
+    monkeypatch.setattr("classgraft.pages.open_rgb", lambda data, name: opened.append(data) or Image.new("RGB", (8, 8)))
+    for source, colour in (("one", "red"), ("two", "blue")):
+        photo(place / source / "green" / "0.png", colour)  # wrong on purpose, so that they are shown
+    run("report", place / "grown", place / "one", place / "two", place / "new")
+    shown = {(place / source / "green" / "0.png").read_bytes() for source in ("one", "two")}
+    assert shown <= set(opened)

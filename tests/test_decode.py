@@ -16,7 +16,8 @@ from PIL import Image, ImageCms, ImageFile
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from classgraft.data import decode
-from classgraft.data.decode import BadImage, open_rgb, square
+from classgraft.data.augment import centre
+from classgraft.data.decode import BadImage, Canvas, open_rgb, square
 from classgraft.errors import InputError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -319,6 +320,18 @@ def test_square_equals_torchvision(size: tuple[int, int], side: int) -> None:
     assert ours.dtype == torch.uint8
     assert ours.is_contiguous()
     assert torch.equal(ours, torch.from_numpy(np.array(theirs)).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (640, 480), (251, 333), (333, 251), (400, 400), (500, 333)])
+@pytest.mark.parametrize(("side", "crop"), [(45, 40), (256, 224), (235, 224), (342, 299), (341, 299), (248, 224)])
+@pytest.mark.parametrize("stretched", [False, True])
+def test_the_crop_of_a_square_is_that_of_the_whole_picture(
+    size: tuple[int, int], side: int, crop: int, stretched: bool
+) -> None:
+    image = photo(*size)
+    resize = Resize((side, side) if stretched else side, InterpolationMode.BICUBIC)
+    theirs = torch.from_numpy(np.array(Compose([resize, CenterCrop(crop)])(image))).permute(2, 0, 1)
+    assert torch.equal(centre(square(image, Canvas(side, crop, stretched))[None], crop)[0], theirs)
 
 
 @pytest.mark.parametrize("size", [(30_000, 2), (2, 30_000), (1, 9), (100_000, 1)])

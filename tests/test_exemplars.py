@@ -148,16 +148,31 @@ def test_earlier_classes_are_cut_to_a_prefix_when_others_come(herded: bool) -> N
         assert torch.equal(of_class(second, k), of_class(first, k)[:4])
 
 
-def test_a_known_class_with_new_images_is_chosen_anew_from_both() -> None:
+def test_a_known_class_with_new_images_shares_its_places_with_them() -> None:
     first = kept(None, images(60), 12)
     more = images(60, seed=1)
     more = more.subset(torch.nonzero(more.labels == 1)[:, 0])
     second = kept(first, more, 12)
     assert torch.equal(of_class(second, 0), of_class(first, 0))
-    pool = torch.cat([of_class(first, 1), more.pixels])
-    whole = Images(pool, torch.ones(len(pool), dtype=torch.int64), CLASSES, more.preparation)
-    features = F.normalize(BODY(whole.view(torch.arange(len(pool)), torch.device("cpu"))), dim=1)
-    assert torch.equal(of_class(second, 1), pool[slow_herding(features, 4)])
+    features = F.normalize(BODY(more.view(torch.arange(len(more)), torch.device("cpu"))), dim=1)
+    new, old = more.pixels[slow_herding(features, 2)], of_class(first, 1)
+    assert torch.equal(of_class(second, 1), torch.stack([old[0], new[0], old[1], new[1]]))  # 20 were seen of either
+    assert second.seen == {"ant": 20, "bee": 40, "cow": 20}
+
+
+@pytest.mark.parametrize("herded", [True, False])
+def test_every_domain_keeps_its_share_of_a_class_that_comes_again_and_again(herded: bool) -> None:
+    memory, budget, last = None, Budget(60, "images", herded, 0), 0
+    for domain in range(5):
+        task = images(120, seed=domain)
+        task.pixels[:, 0, 0, 0] = domain
+        memory = keep(memory, BODY, CLASSES, task, budget)
+        last = domain
+    for k in range(3):
+        counts = of_class(memory, k)[:, 0, 0, 0].bincount(minlength=last + 1).tolist()
+        assert sum(counts) == 20
+        assert min(counts) >= 3
+        assert max(counts) <= 5
 
 
 def test_a_class_with_few_images_keeps_them_all_and_one_that_is_gone_none() -> None:

@@ -110,21 +110,26 @@ def test_arguments_of_the_network_travel_along(format: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("format", ["timm", "hf"])
+@pytest.mark.parametrize("stretched", [False, True])
 @pytest.mark.parametrize(("size", "resize"), [(40, 45), (13, 15), (1, 93), (112, 128)])
-def test_names_and_preprocessing_travel_with_a_folder(format: str, size: int, resize: int, tmp_path: Path) -> None:
+def test_names_and_preprocessing_travel_with_a_folder(
+    format: str, size: int, resize: int, stretched: bool, tmp_path: Path
+) -> None:
     import timm
 
     bundle = (
         grown(size=size, resize=resize) if size > 1 else dataclasses.replace(grown(), preparation=Preparation(1, 93))
     )
-    bundle_out = tmp_path / "out"
+    preparation = dataclasses.replace(bundle.preparation, stretched=stretched)
+    bundle, bundle_out = dataclasses.replace(bundle, preparation=preparation), tmp_path / "out"
     if size > 1:
         classgraft.export(bundle, format, bundle_out)
     else:
         bundle_out.mkdir()
         exporting._write_timm(bundle, bundle_out, {"model_type": "timm_wrapper"} if format == "hf" else {})
     picture = photo(tmp_path / "p.png", "cyan", side=200)
-    ours = square(open_rgb(picture, "p"), resize)[None]
+    Image.open(picture).resize((263, 200)).save(picture)
+    ours = square(open_rgb(picture, "p"), preparation.canvas)[None]
     images = Images(ours, torch.zeros(1, dtype=torch.int64), bundle.classes, bundle.preparation)
     seen = images.view(torch.arange(1), torch.device("cpu"))
     if format == "timm":
@@ -318,3 +323,15 @@ def test_a_write_that_really_fails_is_refused_in_a_sentence_and_leaves_nothing(t
     said = [line for line in ran.stdout.splitlines() if line.partition(" ")[0] in ("bundle", *FORMATS)]
     assert said == [f"{format} False True" for format in ("bundle", *FORMATS)], ran.stderr
     assert not any((tmp_path / "to").iterdir())
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_nearest_neighbours_are_one_graph(format: str, tmp_path: Path) -> None:
+    bundle = grown()
+    pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (6, 3, 45, 45), np.uint8))
+    images = Images(pixels, torch.arange(6) % 2, ("x", "y"), bundle.preparation)
+    old = Images(pixels, torch.arange(6) % 5, bundle.classes, bundle.preparation)
+    near = classgraft.extend(bundle, images, method="knn", old_images=old)
+    assert classgraft.export(near, format, tmp_path / "out").agreement == 1.0
+    again = classgraft.load(classgraft.save(near, tmp_path / "b") or tmp_path / "b")
+    assert classgraft.export(again, format, tmp_path / "again").agreement == 1.0

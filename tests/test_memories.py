@@ -313,3 +313,28 @@ def test_the_reason_of_auto_tells_of_how_many_classes_something_is_kept(base: Bu
     assert more.history[-1]["why"].startswith("something is kept of 2 of 5 classes")
     whole = classgraft.extend(classgraft.remember(base, squares(base, base.classes), "auto"), squares(base, NEW))
     assert whole.history[-1]["why"].startswith("what is kept of the old classes is used")
+
+
+@pytest.mark.parametrize("method", ["ewc", "mas"])
+def test_importance_that_is_remembered_in_portions_is_added_in_every_part(method: str, base: Bundle) -> None:
+    parts = [squares(base, names, seed=i) for i, names in enumerate((("c0",), ("c1",)))]
+    one, two = (memories.recall(classgraft.remember(base, part, method), method) for part in parts)
+    both = memories.recall(classgraft.remember(classgraft.remember(base, parts[0], method), parts[1], method), method)
+    for name, value in both.importance.items():  # type: ignore[union-attr]
+        torch.testing.assert_close(value, one.importance[name] + two.importance[name])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", ["soft-distillation", "glne-literal"])
+def test_a_method_that_cannot_refine_says_so(method: str, base: Bundle) -> None:
+    grown = classgraft.extend(base, squares(base, NEW), method=method)
+    with pytest.raises(InputError, match=f"{method} does not learn more of a class that it has added"):
+        classgraft.extend(grown, squares(base, NEW[:1], seed=3), method=method, update=True)
+
+
+def test_images_of_merged_classes_are_kept_as_those_of_one(base: Bundle) -> None:
+    for method in ("exemplars", "joint"):
+        kept = classgraft.remember(base, squares(base, base.classes), method)
+        merged = classgraft.merge(kept, "c0", "c2", "both")
+        found = memories.recall(merged, method)
+        assert found.images.classes == ("both", "c1")  # type: ignore[union-attr]
+        assert found.images.labels.bincount().tolist() == [4, 2]  # type: ignore[union-attr]

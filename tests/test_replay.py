@@ -38,6 +38,7 @@ from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_prox
 from classgraft.models.stages import Staged, stages
 from classgraft.training import loop
 from classgraft.training.answers import answers
+from classgraft.training.batches import Epochs
 from classgraft.training.engine import engine
 from classgraft.training.exemplars import Exemplars
 from classgraft.training.recipe import Recipe
@@ -306,7 +307,10 @@ def test_a_classifier_by_proxies_passes_their_logits_on_until_its_head_is_change
     assert torch.equal(model(inputs()), body(inputs()))
     assert proxies_of(model) is body
     assert proxies_of(model.grown(("dog",))) is None
-    assert proxies_of(model.without(("ant",))) is None
+    fewer = proxies_of(model.without(("ant",)))
+    assert fewer is not None
+    assert torch.equal(fewer.proxies, body.proxies[1:])
+    assert torch.equal(fewer(inputs()), body(inputs())[:, 1:])
     assert proxies_of(classifier()) is None
 
 
@@ -528,3 +532,46 @@ def test_a_classifier_on_another_kind_of_body_is_saved_loaded_extended_and_undon
         assert before.classes == earlier.classes
         assert torch.equal(logits(before), logits(earlier))
         classgraft.save(before, tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["wa", "bic", "podnet"])
+def test_there_is_something_to_learn_of_classes_that_come_again(name: str) -> None:
+    method = replace(catalogue.extender(name, {"epochs": 2, "batch_size": 16, "lr": 0.1}), exemplars=30)
+    model = classifier()
+    memory = method.remember(model, Task(CLASSES, images(48)), None)
+    before = answers(model, images(48, seed=7))
+    again = method.extend(model, memory, Task(CLASSES, images(48, seed=1)))
+    assert again.classes == CLASSES
+    assert float((answers(again, images(48, seed=7)) - before).abs().max()) > 1e-3
+
+
+def test_a_class_of_which_nothing_is_kept_is_named_not_forgotten() -> None:
+    method = replace(catalogue.extender("exemplars", {"epochs": 1, "batch_size": 16}), exemplars=30)
+    some = images(48).of(CLASSES[:2])
+    memory = method.remember(classifier(), Task(CLASSES[:2], some), None)
+    with pytest.raises(InputError, match=f"Of the old class '{CLASSES[2]}' no image is kept"):
+        method.extend(classifier(), memory, later())
+
+
+def test_icarl_distils_nothing_from_rows_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = replace(catalogue.extender("icarl", {"epochs": 1, "batch_size": 16}), exemplars=30)
+    memory = method.remember(classifier(), Task(CLASSES, images(48)), None)
+    model = method.extend(classifier(), memory, Task(CLASSES, images(48)))
+    smaller = model.without((CLASSES[0],))
+    terms: list[set[str]] = []
+
+    def noted(module: nn.Module, objective: Any, shown: Images, *rest: Any, **more: Any) -> None:
+        terms.append(set(objective(next(iter(Epochs(shown, method.recipe, torch.device("cpu"))(0))))))
+
+    monkeypatch.setattr("classgraft.extenders.icarl.fit", noted)
+    method.extend(model, memory, later())
+    method.extend(smaller, memory, later())
+    assert terms == [{"new", "old"}, {"new"}]
+
+
+def test_podnet_goes_on_from_its_proxies_after_a_class_was_removed() -> None:
+    method = replace(catalogue.extender("podnet", {"epochs": 1, "batch_size": 16}), exemplars=30)
+    memory = method.remember(classifier(), Task(CLASSES, images(48)), None)
+    model = method.extend(classifier(), memory, Task(CLASSES, images(48)))
+    grown = method.extend(model.without((CLASSES[0],)), memory, later())
+    assert sum(isinstance(part, Proxies) for part in grown.body.modules()) == 1

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from outside import COLOURS, OLD, copied, furnish, photos, run
@@ -575,3 +576,15 @@ def test_a_port_that_is_taken_is_an_error_in_a_sentence() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="choose --host or --port"):
         app.run(None, "127.0.0.1", taken.getsockname()[1], print, print)  # type: ignore[arg-type]
+
+
+def test_a_large_picture_goes_through_no_file(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object) -> None:
+        raise AssertionError("an upload was written to the disk")
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", refused)
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    assert len(buffer.getvalue()) > 2 << 20
+    assert browser.post("/predict", buffer.getvalue(), field="pictures").status_code == 200

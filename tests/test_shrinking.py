@@ -13,7 +13,9 @@ from outside import NEW, OLD, contents, copied, done, furnish, is_sentence, phot
 import classgraft
 from classgraft.api import labelled
 from classgraft.data.images import Images
+from classgraft.errors import InputError
 from classgraft.training.answers import answers
+from classgraft.training.journal import keeping
 
 QUICK = ("--set", "epochs=2", "--set", "batch_size=16")
 
@@ -188,3 +190,28 @@ def test_unlabelled_images_are_no_class_and_split_at_random() -> None:
     assert (len(first), len(second), first.classes) == (15, 5, ())
     with pytest.raises(classgraft.InputError, match="Labels run from 1"):
         Images(images.pixels, images.labels + 1, (), images.preparation)
+
+
+def test_images_in_memory_are_looked_at_as_it_is_asked() -> None:
+    teacher = classgraft.start("cifar:resnet20", ("a", "b"))
+    pixels = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = Images(pixels, torch.arange(24) % 3, ("a", "b", "zebra"), teacher.preparation)
+    quick = {"epochs": 1, "batch_size": 8}
+    with pytest.raises(InputError, match="The teacher does not have the class 'zebra'"):
+        classgraft.distill(teacher, images, "cifar:resnet20", settings=quick)
+    left = classgraft.distill(teacher, images, "cifar:resnet20", settings=quick, skip_unknown=True)
+    assert left.history[-1]["images"]["seen"] + left.history[-1]["held_out"]["n"] == 16
+    free = classgraft.distill(teacher, images, "cifar:resnet20", settings={**quick, "share": 1.0}, unlabelled=True)
+    assert "unlabelled images" in free.history[-1]["sentence"]
+    assert "student" not in free.history[-1]["held_out"]
+
+
+def test_the_run_folder_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    teachers = [classgraft.start("cifar:resnet20", ("a", "b"), seed=seed) for seed in (0, 1)]
+    pixels = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = Images(pixels, torch.arange(16) % 2, ("a", "b"), teachers[0].preparation)
+    quick = {"epochs": 1, "batch_size": 8}
+    with keeping(tmp_path, "distill"):
+        classgraft.distill(teachers[0], images, "cifar:resnet20", settings=quick)
+    with keeping(tmp_path, "distill"), pytest.raises(InputError, match="holds another run: the settings"):
+        classgraft.distill(teachers[1], images, "cifar:resnet20", settings=quick)

@@ -91,7 +91,7 @@ def predict(
 
 
 def _unlabelled(bundle: Bundle, source: Source, strict: bool, warn: Callable[[str], None]) -> Iterator[Images]:
-    for _, loaded in decoded(source.photos, bundle.preparation.resize, strict, warn):
+    for _, loaded in decoded(source.photos, bundle.preparation.canvas, strict, warn):
         labels = torch.zeros(len(loaded.names), dtype=torch.int64)
         yield Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
 

@@ -144,7 +144,7 @@ def timm_configuration(bundle: Bundle) -> dict[str, Any]:
             "input_size": [3, preparation.size, preparation.size],
             "interpolation": "bicubic",
             "crop_pct": preparation.share,
-            "crop_mode": "center",
+            "crop_mode": "squash" if preparation.stretched else "center",
             "mean": list(preparation.mean),
             "std": list(preparation.std),
             "num_classes": len(classes),
@@ -204,7 +204,8 @@ def assembled(config: dict[str, Any], tensors: dict[str, Tensor], network: nn.Mo
     inside = {key: value for key, value in tensors.items() if not key.startswith(f"{graft['head']}.")}
     load_weights(body, inside, what)
     side, values = config["pretrained_cfg"]["input_size"][-1], config["pretrained_cfg"]
-    preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]))
+    stretched = values.get("crop_mode") == "squash"
+    preparation = Preparation(int(side), int(graft["resize"]), tuple(values["mean"]), tuple(values["std"]), stretched)
     model = Classifier(body, head, classes).eval()
     added = graft["added"]
     if not isinstance(added, list) or not set(added) <= set(classes):

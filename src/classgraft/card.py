@@ -24,10 +24,11 @@ def card(bundle: Bundle) -> str:
     )
     words = promised_by(bundle)
     promised = "\n## What is promised\n\n" + "".join(f"- {sentence}\n" for sentence in words) if words else ""
+    resized = "both sides" if bundle.preparation.stretched else "short side"
     last = f"\nAdded last: {', '.join(bundle.added)}.\n" if bundle.added else ""
     return f"""# {bundle.architecture.source} with {len(bundle.classes)} classes
 
-{parameters:,} parameters. Input: RGB {bundle.preparation.size} x {bundle.preparation.size}, short side resized to
+{parameters:,} parameters. Input: RGB {bundle.preparation.size} x {bundle.preparation.size}, {resized} resized to
 {bundle.preparation.resize} (bicubic, antialiased), centre crop, mean {bundle.preparation.mean}, standard deviation
 {bundle.preparation.std}.
 

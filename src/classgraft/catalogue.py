@@ -344,6 +344,8 @@ RANGES = {
     "temperature": (1e-3, math.inf),
     "threshold": (0, 1),
     "decay": (0, 1),
+    "temporal-ensembling.decay": (0, 0.999),
+    "smoothing": (0, 1),
     "survival": (1e-3, 1),
     "dimension": (2, 1 << 12),
     "reach": (0, 1),

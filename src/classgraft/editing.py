@@ -40,7 +40,7 @@ def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> B
     """With two classes made one, under the first's name (or ``name``) and in its place.
 
     Its softmax probability is the sum of theirs, and that of every other class stays what it was: what was taken for
-    either is taken for it.
+    either is taken for it. Images that a method keeps are of the one class from now on; of statistics, those of the first stay.
     """
     first, second = (bundle.classes[place(bundle, one)] for one in (first, second))
     if first == second:
@@ -52,4 +52,4 @@ def merge(bundle: Bundle, first: str, second: str, name: str | None = None) -> B
     event = event_of("merge", f"the classes '{first}' and '{second}' were made one, '{name}'",
                    classes=[first, second, name])  # fmt: skip
     added = [name if one == first else one for one in bundle.added if one != second]
-    return bundle.then(model, event, added, memories.renamed(memories.rid(bundle, [second]), first, name))
+    return bundle.then(model, event, added, memories.renamed(memories.merged(bundle, first, second), first, name))

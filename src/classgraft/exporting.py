@@ -197,7 +197,7 @@ def description(bundle: Bundle) -> dict[str, Any]:
             "channels": "RGB",
         },
         "preparation": {
-            "resize_short_side": preparation.resize,
+            ("resize_both_sides" if preparation.stretched else "resize_short_side"): preparation.resize,
             "interpolation": "bicubic with antialias, on 8 bit pixels",
             "crop_centre": preparation.size,
             "scale": 1 / 255,

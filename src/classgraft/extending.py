@@ -27,6 +27,8 @@ from classgraft.models.heads import plain
 from classgraft.models.preparation import Preparation
 from classgraft.selftrainers.pseudo_labels import named
 from classgraft.trainers.glico import enriched
+from classgraft.training.importance import Importance
+from classgraft.training.journal import hangs_on, open_journal
 from classgraft.verbs import Extender
 
 FEW = 100
@@ -94,7 +96,7 @@ def _in_memory(
         if isinstance(own, Tensor):
             stack = own if own.ndim == 4 else own[None]
             if not stack.is_floating_point() and stack.shape[-2:] != (preparation.resize, preparation.resize):
-                stack = _square(stack, preparation.resize)
+                stack = _square(stack, preparation)
         else:
             stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
         if not len(stack):
@@ -106,13 +108,12 @@ def _in_memory(
     return Images(torch.cat(stacks), labels, classes, preparation)
 
 
-def _square(pixels: Tensor, side: int) -> Tensor:
-    """uint8 (N, C, H, W) to (N, C, side, side) as files are read: the short side resized, the middle of the long one."""
-    height, width = pixels.shape[-2:]
+def _square(pixels: Tensor, preparation: Preparation) -> Tensor:
+    """uint8 (N, C, H, W) to squares as files are read: the short side resized and the middle of the long one, or stretched."""
+    (height, width), side = pixels.shape[-2:], preparation.resize
     short = min(height, width)
-    resized = torch.nn.functional.interpolate(
-        pixels.float(), (round(side * height / short), round(side * width / short)), mode="bicubic", antialias=True
-    )
+    size = (side, side) if preparation.stretched else (int(side * height / short), int(side * width / short))
+    resized = torch.nn.functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
     top, left = ((length - side) // 2 for length in resized.shape[-2:])
     return resized[..., top : top + side, left : left + side].round().clamp(0, 255).to(torch.uint8)
 
@@ -144,6 +145,11 @@ def _extend_bundle(
         _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)
     again = _refuse_known(bundle, photos.classes, update)
+    if again and not extender.refines:
+        raise InputError(
+            f"{chosen} does not learn more of a class that it has added; remove '{again[0]}' and add it with all its photos, or"
+            " choose another method, such as glne."
+        )
     added = [name for name in photos.classes if name not in again]
     for name, place in match(added, bundle.classes).found.items():
         warn(f"'{name}' is added beside '{bundle.classes[place]}', which may be the same; remove it again if it is.")
@@ -156,6 +162,9 @@ def _extend_bundle(
     memory = _memory(bundle, chosen, extender, old, free, photos)
     if again:
         _refuse_unkept(memory, chosen, again)
+    if open_journal() is not None:  # what is kept of the old classes, and pictures without labels, stay as they are
+        held_now = packing.packed(memory)
+        hangs_on(held_now.plain, dict(held_now.tensors), free.fingerprint if free else "")
     decoded = time.perf_counter()
     task = Task(photos.classes, photos, free)
     if enrich:
@@ -253,8 +262,9 @@ def _look_back(
     """What the method keeps once it has seen these images of classes that the model has."""
     seen = tuple(name for k, name in enumerate(old.classes) if bool((old.labels == k).any()))
     try:
-        kept = None if set(seen) == set(bundle.classes) else memories.recall(bundle, method)
-        before = packing.without(kept, seen)
+        before = None if set(seen) == set(bundle.classes) else memories.recall(bundle, method)
+        if not isinstance(before, Importance):  # a sum, in which classes cannot be told apart
+            before = packing.without(before, seen)
     except InputError:  # what was kept is of another body, and these images are to replace it
         before = None
     return extender.remember(bundle.model, Task(seen, old.of(seen), free), before)

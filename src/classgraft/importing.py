@@ -66,7 +66,7 @@ def import_model(
         head = f"network.{head}"
     side = stated.size if size is None else size
     short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
-    preparation = Preparation(side, short, mean or stated.mean, std or stated.std)
+    preparation = Preparation(side, short, mean or stated.mean, std or stated.std, stated.stretched)
     name = head or head_name(network, len(names))
     model = cut(network, names, name).eval()
     prove(network, model, side)
@@ -86,4 +86,5 @@ def _stated_preparation(network: nn.Module) -> Preparation:
         return Preparation()
     side = int(config["input_size"][-1])
     short = int(side / float(config.get("crop_pct", 0.875))) if side >= 96 else side
-    return Preparation(side, max(side, short), tuple(config["mean"]), tuple(config["std"]))
+    stretched = config.get("crop_mode") == "squash"
+    return Preparation(side, max(side, short), tuple(config["mean"]), tuple(config["std"]), stretched)

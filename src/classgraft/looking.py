@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from classgraft.bundle import Bundle
+from classgraft.data.decode import Canvas
 from classgraft.data.images import Images
 from classgraft.data.names import match
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
@@ -34,7 +35,7 @@ def images_of(
     """All photos of a source, decoded; skipped ones are warned about."""
     total = len(source.photos)
     loaded = load_within(
-        source, preparation.resize, strict=strict, progress=lambda done: tell("reading images", done, total)
+        source, preparation.canvas, strict=strict, progress=lambda done: tell("reading images", done, total)
     )
     _say_skipped(loaded.skipped, warn)
     labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
@@ -94,7 +95,7 @@ def chunks(
     if not photos:
         raise InputError("No image is left to look at: the model has none of their classes; check the names.")
     left = set(labels)
-    for first, loaded in decoded(photos, bundle.preparation.resize, strict, warn, chunk):
+    for first, loaded in decoded(photos, bundle.preparation.canvas, strict, warn, chunk):
         kept = [labels[first + i] for i in loaded.kept]
         left -= set(kept)
         index = torch.tensor(kept, dtype=torch.int64)
@@ -105,14 +106,14 @@ def chunks(
 
 
 def decoded(
-    photos: Sequence[Photo], side: int, strict: bool, warn: Callable[[str], None], chunk: int = CHUNK
+    photos: Sequence[Photo], canvas: Canvas, strict: bool, warn: Callable[[str], None], chunk: int = CHUNK
 ) -> Iterator[tuple[int, Loaded]]:
     """Photos without their labels, a bounded number at a time, each part with the place of its first."""
     skipped: list[str] = []
     for first in range(0, len(photos), chunk):
         part = Source((), tuple(photos[first : first + chunk]), ())
         try:
-            loaded = load_within(part, side, strict=strict)
+            loaded = load_within(part, canvas, strict=strict)
         except InputError:
             if strict or len(photos) <= chunk:
                 raise
@@ -135,7 +136,7 @@ def pictures(
     bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
 ) -> Images:
     """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
-    loaded = load_within(open_files([where]), bundle.preparation.resize, strict=strict)
+    loaded = load_within(open_files([where]), bundle.preparation.canvas, strict=strict)
     _say_skipped(loaded.skipped, warn)
     labels = torch.zeros(len(loaded.names), dtype=torch.int64)
     return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)

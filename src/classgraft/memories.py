@@ -71,6 +71,14 @@ def rid(bundle: Bundle, names: Sequence[str]) -> dict[str, Kept]:
     }
 
 
+def merged(bundle: Bundle, first: str, second: str) -> dict[str, Kept]:
+    """All memories once the second class counts as the first: of images all, of statistics those of the first."""
+    return {
+        method: replace(held, content=packed(packing.merged(_opened(method, held), first, second)))
+        for method, held in bundle.memories.items()
+    }
+
+
 def renamed(memories: Mapping[str, Kept], old: str, new: str) -> dict[str, Kept]:
     """All memories with another name for a class."""
     return {

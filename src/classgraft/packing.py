@@ -149,6 +149,26 @@ def without(value: Value, names: Sequence[str]) -> Value:
     return value
 
 
+def merged(value: Value, first: str, second: str) -> Value:
+    """The value for a classifier in which two classes are one, under the first's name.
+
+    What has a method ``merged(first, second)`` of its own, as images have, says how; else what it holds of the second goes.
+    """
+    own: Callable[[str, str], Value] | None = getattr(value, "merged", None)
+    if own is not None:
+        return own(first, second)
+    if getattr(value, "without", None) is not None:
+        return without(value, [second])
+    if isinstance(value, Mapping):
+        return {key: merged(item, first, second) for key, item in value.items() if key != second}  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(merged(item, first, second) for item in value)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: merged(getattr(value, field.name), first, second) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)  # type: ignore[return-value]
+    return value
+
+
 def renamed(value: Value, old: str, new: str) -> Value:
     """The value with another name for a class: as a key of dictionaries, and in tuples of names called ``classes``."""
     if isinstance(value, Mapping):

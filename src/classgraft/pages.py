@@ -65,7 +65,7 @@ def of_extension(
         raise InputError(
             "The model before the last extension is not kept in this bundle; report the one that was extended."
         )
-    sources = [_renamed(open_source(path), changes) for path in images]
+    sources = [_apart(_renamed(open_source(path), changes), k) for k, path in enumerate(images)]
     earlier = bundle.before().model
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     names: list[str] = []
@@ -77,12 +77,18 @@ def of_extension(
 
     def picture(place: int) -> Picture:
         source, i = by_name[names[place]]
-        image = open_rgb(source.photos[i].read(), names[place])
+        image = open_rgb(source.photos[i].read(), Path(names[place]).name)
         image.thumbnail((96, 96))
-        return Picture(image, Path(names[place]).name)
+        return Picture(image, Path(names[place].partition(":")[2]).name)
 
     rows: list[tuple[str, Role, Tensor]] = [(str(bundle.history[-1].get("method", "this model")), "chosen", logits)]
     return comparing(bundle, rows, old, logits, labels, picture, warnings, command)
+
+
+def _apart(source: Source, number: int) -> Source:
+    """With the source's number before the names of its photos, for those of two sources may be called the same."""
+    photos = tuple(dataclasses.replace(photo, name=f"{number}:{photo.name}") for photo in source.photos)
+    return dataclasses.replace(source, photos=photos)
 
 
 def _renamed(source: Source, changes: Sequence[tuple[str, str]]) -> Source:
@@ -202,7 +208,8 @@ def comparing(
     added = list(range(first, len(bundle.classes)))
     is_old = labels < first
     after = metrics.evaluation(logits, labels, bundle.classes, added)
-    earlier = metrics.evaluation(old_logits[is_old], labels[is_old], before.classes)
+    old_logits = old_logits[:, :first]  # a step that only refined classes had them all before
+    earlier = metrics.evaluation(old_logits[is_old], labels[is_old], before.classes[:first])
     results = [Result("before", earlier.old, None, None, earlier.accuracy(), (int(is_old.sum()), 0), role="before")]
     curves = []
     for name, role, values in rows:

@@ -25,6 +25,7 @@ from classgraft.models.classifier import Classifier, folded
 from classgraft.teaching import start
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest
+from classgraft.training.journal import hangs_on
 
 HELD_OUT = 0.1
 """Share of the images on which the loss of accuracy is measured; no method sees them."""
@@ -72,6 +73,7 @@ def distill(
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
     chosen = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
     distiller = catalogue.distiller(method, chosen)
+    hangs_on(teacher.model)
     if isinstance(student, str) and os.path.isdir(student):
         student = load(student)
     if isinstance(student, Bundle):
@@ -86,6 +88,15 @@ def distill(
         else:
             alone = Source((), source.photos, ())
             images = images_of(alone, teacher.preparation, strict=strict, warn=warn)
+    elif unlabelled or images.classes == ("",):
+        images = dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=())
+    elif unknown := [name for name in images.classes if name not in teacher.classes]:
+        if not skip_unknown:
+            raise InputError(
+                f"The teacher does not have the class '{unknown[0]}' of these images; leave them out with skip_unknown, or"
+                " do not look at labels with unlabelled."
+            )
+        images = images.of([name for name in images.classes if name in teacher.classes])
     seen, held = images.split(HELD_OUT, seed)
     learnt = distiller.distill(teacher.model, pupil.model.to(teacher.model.device), seen)
     lost = lost_on(held, teacher.model, learnt)

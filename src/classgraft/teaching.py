@@ -22,6 +22,7 @@ from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, wrapped
+from classgraft.training.journal import hangs_on
 
 
 def start(
@@ -53,7 +54,9 @@ def start(
     if preparation is None:
         preparation = architecture.preparation(source, None if weights is None else Path(weights))
         if size is not None:
-            preparation = Preparation(size, usual_resize(size), preparation.mean, preparation.std)
+            preparation = Preparation(
+                size, usual_resize(size), preparation.mean, preparation.std, preparation.stretched
+            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = wrapped(architecture.plain(len(names)), len(names))
@@ -107,6 +110,7 @@ def self_train(
             "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"
             " network with --student."
         )
+    hangs_on(bundle.model)
     known = known_images(bundle, images, strict, warn)
     free = unlabelled_images(bundle, unlabelled, strict=strict, warn=warn)
     trained = selftrainer.train(bundle.model, pupil.model, known, free)

@@ -50,6 +50,9 @@ class Extender(ABC):
     needs_trained_body: ClassVar[bool] = False
     """Whether it leaves the body as it is, or its lower part, and so has nothing to build on where the weights are fresh."""
 
+    refines: ClassVar[bool] = True
+    """Whether it can learn more of classes that it has added before (``--update``)."""
+
     def remember(self, model: Classifier, task: Task, memory: object | None) -> object | None:
         """What is worth keeping of this task, while its images are at hand; ``memory`` is what was kept before."""
         return memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -95,24 +96,44 @@ def check_size(data: bytes, name: str, most: int) -> None:
         )
 
 
-def square(image: Image.Image, side: int) -> torch.Tensor:
-    """The centre of an RGB image, uint8 (3, side, side): the short side is resized to `side` pixels, the rest cropped.
+@dataclass(frozen=True)
+class Canvas:
+    """The square that a picture is decoded onto."""
 
-    Bicubic with antialias; equal to torchvision's Resize and CenterCrop on PIL images, but for images more than eight
-    times as long as wide, of which only the centre square is resized.
+    side: int
+    """In pixels."""
+    crop: int = 0
+    """Side of what will be cut out of its middle, which is then the middle of the picture to the pixel; 0: the whole."""
+    stretched: bool = False
+    """The whole picture is squeezed into it, not its middle alone."""
+
+
+def square(image: Image.Image, canvas: Canvas | int) -> torch.Tensor:
+    """The centre of an RGB image, uint8 (3, side, side): the short side is resized to the canvas's, the rest cropped.
+
+    Bicubic with antialias; with the crop that follows equal to torchvision's Resize and CenterCrop on PIL images, but for
+    images more than eight times as long as wide, of which only the centre square is resized.
     """
+    canvas = Canvas(canvas) if isinstance(canvas, int) else canvas
+    side, crop = canvas.side, canvas.crop or canvas.side
     short, long = sorted(image.size)
-    if long > _LONGEST * short:
-        image, long = _centre(image, short), short
-    if short != side:
+    if canvas.stretched:
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    elif long > _LONGEST * short:
+        image, long = _centre(image, short, short), short
+    if not canvas.stretched and short != side:
         rest = int(side * long / short)
         size = (side, rest) if image.width <= image.height else (rest, side)
         image = image.resize(size, Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(_centre(image, side))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(_centre(image, side, crop))).permute(2, 0, 1).contiguous()
 
 
-def _centre(image: Image.Image, side: int) -> Image.Image:
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+def _centre(image: Image.Image, side: int, crop: int) -> Image.Image:
+    """A square, in whose middle lies the square of ``crop`` that is cut out of the middle of the whole."""
+    inside = round((side - crop) / 2)
+    left, top = (
+        min(max(round((length - crop) / 2) - inside, 0), length - side) for length in (image.width, image.height)
+    )
     return image.crop((left, top, left + side, top + side))
 
 

@@ -130,6 +130,16 @@ class Images:
         """All but the images and the names of these classes."""
         return self.of([name for name in self.classes if name not in classes])
 
+    def merged(self, first: str, second: str) -> Images:
+        """Two classes made one, under the name and in the place of the first."""
+        if second not in self.classes:
+            return self
+        if first not in self.classes:
+            return replace(self, classes=tuple(first if name == second else name for name in self.classes))
+        classes = tuple(name for name in self.classes if name != second)
+        place = torch.tensor([classes.index(first if name == second else name) for name in self.classes])
+        return replace(self, labels=place[self.labels], classes=classes)
+
     def shots(self, count: int, seed: int) -> Images:
         """At most ``count`` images of each class, drawn by the seed: class by class, without replacement."""
         generator = np.random.default_rng(seed)

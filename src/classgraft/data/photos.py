@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from classgraft.data.decode import BadImage, open_rgb, square
+from classgraft.data.decode import BadImage, Canvas, open_rgb, square
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError
 
@@ -89,8 +89,10 @@ def together(sources: Sequence[Source]) -> Source:
     return Source(classes, photos, labels, sum(source.ignored for source in sources))
 
 
-def load(source: Source, side: int, *, strict: bool = False, progress: Callable[[int], None] | None = None) -> Loaded:
-    """Decode every photo onto a square canvas of `side` pixels; `progress` hears how many are done.
+def load(
+    source: Source, canvas: Canvas | int, *, strict: bool = False, progress: Callable[[int], None] | None = None
+) -> Loaded:
+    """Decode every photo onto a square canvas, or one of so many pixels; `progress` hears how many are done.
 
     An image that cannot be used is skipped and recorded; with `strict` the first such is an error.
 
@@ -98,12 +100,13 @@ def load(source: Source, side: int, *, strict: bool = False, progress: Callable[
         BadImage: with `strict`.
         InputError: a class, or a source without classes, is left with no image.
     """
-    pixels = torch.empty((len(source.photos), 3, side, side), dtype=torch.uint8)
+    canvas = Canvas(canvas) if isinstance(canvas, int) else canvas
+    pixels = torch.empty((len(source.photos), 3, canvas.side, canvas.side), dtype=torch.uint8)
 
     def decode(index: int) -> BadImage | None:
         photo = source.photos[index]
         try:
-            pixels[index] = square(open_rgb(photo.read(), photo.name), side)
+            pixels[index] = square(open_rgb(photo.read(), photo.name), canvas)
         except OSError as error:
             return BadImage(f"image {photo.name!r} cannot be read: {error.strerror}; replace or delete it.")
         except BadImage as error:

@@ -11,7 +11,7 @@ from typing import IO, cast
 
 import torch
 
-from classgraft.data.decode import BadImage, open_rgb, square
+from classgraft.data.decode import BadImage, Canvas, open_rgb, square
 from classgraft.data.sources import Loaded, Photo, Source, check_none_empty, load
 from classgraft.data.squares import File, Squares, as_pixels
 from classgraft.errors import InputError
@@ -24,7 +24,7 @@ CHUNK = 1024
 
 def load_within(
     source: Source,
-    side: int,
+    canvas: Canvas | int,
     budget: int = BUDGET,
     *,
     strict: bool = False,
@@ -35,8 +35,10 @@ def load_within(
     Raises:
         BadImage, InputError: as ``load`` does; or there is no room on the disk.
     """
+    canvas = Canvas(canvas) if isinstance(canvas, int) else canvas
+    side = canvas.side
     if len(source.photos) * 3 * side * side <= budget:
-        return load(source, side, strict=strict, progress=progress)
+        return load(source, canvas, strict=strict, progress=progress)
     file = cast(IO[bytes], tempfile.TemporaryFile(prefix="classgraft-"))  # noqa: SIM115 - it lives with the squares
     names: list[str] = []
     kept: list[int] = []
@@ -45,11 +47,11 @@ def load_within(
     for first in range(0, len(source.photos), chunk):
         part = Source((), source.photos[first : first + chunk], ())
         try:
-            found = load(part, side, strict=strict)
+            found = load(part, canvas, strict=strict)
         except InputError:  # with strict the first bad image, else not one of this chunk is good
             if strict:
                 raise
-            skipped += [_why(photo, side) for photo in part.photos]
+            skipped += [_why(photo, canvas) for photo in part.photos]
             continue
         try:
             file.write(found.pixels.numpy().data)
@@ -68,9 +70,9 @@ def load_within(
     return Loaded(as_pixels(squares), labels, tuple(names), tuple(kept), tuple(skipped))
 
 
-def _why(photo: Photo, side: int) -> str:
+def _why(photo: Photo, canvas: Canvas) -> str:
     try:
-        square(open_rgb(photo.read(), photo.name), side)
+        square(open_rgb(photo.read(), photo.name), canvas)
     except (OSError, BadImage) as error:
         return str(error)
     return ""

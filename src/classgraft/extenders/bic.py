@@ -40,7 +40,10 @@ class BiasCorrection(Rehearsal):
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)
         images, known = replayed(memory, model, task, grown.classes), len(model.classes)
-        share, corrects = known / len(grown.classes), 0 < known < len(grown.classes)
+        share = len(set(model.classes) - set(task.classes)) / len(
+            grown.classes
+        )  # of classes that come again there is news
+        corrects = 0 < known < len(grown.classes)
         held = images.subset(torch.arange(0))
         if corrects:
             images, held = divided(images, known, self.held_out, self.recipe.seed)

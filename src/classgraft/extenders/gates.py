@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ log = logging.getLogger("classgraft")
 class Gates(Rehearsal):
     """Cross-entropy through gates that are drawn, a price on open ones, then a classifier that tells the tasks apart."""
 
+    refines: ClassVar[bool] = False
     sparsity: float = 0.5
     """Lambda_s, weight of the share of open gates, mean over layers. Too large a one shuts them all and nothing is learnt, of
     which there is a warning."""

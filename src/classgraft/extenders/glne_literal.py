@@ -30,6 +30,7 @@ class GLNELiteral(Extender):
     """Added rows learn to leave the old network's answers to new photos and to generated old features alone."""
 
     keeps: ClassVar[str] = "statistics"
+    refines: ClassVar[bool] = False
     memory_type: ClassVar[type] = Mixtures
     needs_trained_body: ClassVar[bool] = True
     alpha: float = 0.5

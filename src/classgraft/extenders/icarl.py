@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from classgraft.data.images import Images, Task
 from classgraft.losses.distillation import sigmoid_cross_entropy
 from classgraft.models.classifier import Classifier, folded, frozen
-from classgraft.models.normalised import nearest_mean, trainable
+from classgraft.models.normalised import nearest_mean, trainable, trained_rows
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
@@ -39,7 +39,9 @@ class ICaRL(Rehearsal):
         old = frozen(trainable(model))
         grown = old.grown(task.classes).requires_grad_(True)
         images = replayed(memory, model, task, grown.classes)
-        taught = torch.tensor([name in task.classes for name in grown.classes], device=grown.device)
+        taught = torch.tensor(
+            [name in task.classes or not trained_rows(model) for name in grown.classes], device=grown.device
+        )
         known = ~taught[: len(old.classes)]
 
         def objective(batch: Batch) -> Terms:

@@ -61,7 +61,7 @@ class PODNet(Rehearsal):
             staged, self.started(model, known, body, images), float(known.scale.detach()) if known else 1.0
         )
         old, grown = frozen(grown), grown.requires_grad_(True)
-        scale = math.sqrt(len(classes) / max(1, len(classes) - len(model.classes)))
+        scale = math.sqrt(len(classes) / max(1, len(set(classes) & set(task.classes))))
 
         def objective(batch: Batch) -> Terms:
             features, *maps = seen(grown.body, batch.images)

@@ -32,6 +32,7 @@ class SoftDistillation(Extender):
     """Cross-entropy on new photos and stand-ins of the old, and a distillation loss that keeps the old answers."""
 
     keeps: ClassVar[str] = "statistics"
+    refines: ClassVar[bool] = False
     memory_type: ClassVar[type] = Mixtures
     needs_trained_body: ClassVar[bool] = True
     strength: float = 1.0

@@ -38,7 +38,9 @@ class WeightAligning(Rehearsal):
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         old, grown = frozen(model), model.grown(task.classes).requires_grad_(True)
         images, known = replayed(memory, model, task, grown.classes), len(model.classes)
-        share = known / len(grown.classes)
+        share = len(set(model.classes) - set(task.classes)) / len(
+            grown.classes
+        )  # of classes that come again there is news
         for block in grown.head.linear:  # logits are W'f in the paper: no bias that could learn which classes are many
             if block.bias is not None:
                 block.bias.requires_grad_(False)

@@ -95,15 +95,32 @@ def preparation(where: str, config: Mapping[str, Any]) -> Preparation:
     except OSError:
         side = _side(config.get("image_size")) or 224
         return Preparation(side, usual_resize(side), (0.5,) * 3, (0.5,) * 3)
+    with contextlib.suppress(Exception):  # what the file leaves out, as its class has it; a file may name no class
+        stated = transformers.AutoImageProcessor.from_pretrained(where, trust_remote_code=False).to_dict()
+    refused = {
+        "do_flip_channel_order": bool(stated.get("do_flip_channel_order")),
+        "rescale_offset": bool(stated.get("rescale_offset")),
+        "do_rescale": stated.get("do_rescale") is False,
+        "rescale_factor": abs((stated.get("rescale_factor") or 1 / 255) - 1 / 255) > 1e-6,
+        "do_pad": bool(stated.get("do_pad")),
+    }
+    for key in (key for key, odd in refused.items() if odd):
+        raise InputError(
+            f"hf:{where} wants pictures in a way that is not kept here ({key}: {stated.get(key)}); give the network from"
+            " Python, with that as its first step."
+        )
+    stretched = isinstance(stated.get("size"), Mapping) and "shortest_edge" not in stated["size"]
     resize = _side(stated.get("size")) or _side(config.get("image_size")) or 224
     size = _side(stated.get("crop_size")) if stated.get("do_center_crop", "crop_size" in stated) else None
     if "crop_pct" in stated and resize < 384:  # ConvNeXt's own: the size is the crop's
         size, resize = resize, int(resize / stated["crop_pct"])
     size = min(size or resize, resize)
     if not stated.get("do_normalize", True):
-        return Preparation(size, resize, (0.0,) * 3, (1.0,) * 3)
+        return Preparation(size, resize, (0.0,) * 3, (1.0,) * 3, stretched)
     mean, std = (tuple(map(float, stated.get(key) or (0.5,) * 3)) for key in ("image_mean", "image_std"))
-    return Preparation(size, resize, mean, std)  # type: ignore[arg-type]
+    if stated.get("include_top"):  # EfficientNet's own: divided by the deviation once more
+        std = tuple(value**2 for value in std)
+    return Preparation(size, resize, mean, std, stretched)  # type: ignore[arg-type]
 
 
 def _side(stated: Any) -> int | None:

@@ -51,6 +51,14 @@ def nearest_mean(model: Classifier, means: Tensor) -> Classifier:
     return Classifier(body, Head([rows] if len(means) else []), model.classes).eval()
 
 
+def trained_rows(model: Classifier) -> bool:
+    """Whether its logits, or those of the rows that trained it, say anything.
+
+    Where classes were added or removed since, only the answering rows fit, which are for features of length 1.
+    """
+    return not isinstance(model.body, Normalised) or model.head.rows == (model.body.trained.out_features,)
+
+
 def trainable(model: Classifier) -> Classifier:
     """The classifier with the rows that trained it, where ``model`` answers by nearest mean; else ``model`` itself.
 
@@ -58,5 +66,5 @@ def trainable(model: Classifier) -> Classifier:
     """
     if not isinstance(model.body, Normalised):
         return model
-    fits = model.head.rows == (model.body.trained.out_features,)
-    return Classifier(model.body.body, Head([model.body.trained]) if fits else model.head, model.classes)
+    head = Head([model.body.trained]) if trained_rows(model) else model.head
+    return Classifier(model.body.body, head, model.classes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from classgraft.data.decode import Canvas
 from classgraft.errors import InputError
 
 MOST = 4096
@@ -17,6 +18,8 @@ MOST = 4096
 @dataclass(frozen=True)
 class Preparation:
     """Resize the short side to ``resize`` pixels (bicubic, antialiased), crop the centre ``size``, normalise.
+
+    Where it says ``stretched``, both sides are resized to it, so that nothing of a picture that is no square is cropped.
 
     The part up to the resized square is done once, when a picture is decoded; crop and normalisation a batch at a time.
     """
@@ -29,6 +32,8 @@ class Preparation:
     """Of each channel of pixels in 0..1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Of each channel of pixels in 0..1."""
+    stretched: bool = False
+    """Whether pictures are squeezed into the square, as timm's "squash" and most ViTs of transformers do it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize <= MOST:
@@ -41,6 +46,11 @@ class Preparation:
             raise InputError(
                 f"The mean is {self.mean} and the deviation {self.std}; give three finite numbers each, std above 0."
             )
+
+    @property
+    def canvas(self) -> Canvas:
+        """What pictures are decoded onto."""
+        return Canvas(self.resize, self.size, self.stretched)
 
     @property
     def share(self) -> float:

@@ -64,8 +64,13 @@ def by_proxies(body: Proxies, classes: tuple[str, ...]) -> Classifier:
 
 
 def proxies_of(model: Classifier) -> Proxies | None:
-    """The proxies that give a classifier's logits; None where its head is more than passing them on."""
-    passes_on = isinstance(model.body, Proxies) and torch.equal(
-        model.head.weight.cpu(), torch.eye(len(model.body.proxies))
-    )
-    return model.body if passes_on and not model.head.bias.any() else None  # type: ignore[return-value]
+    """The proxies that give a classifier's logits; None where its head is more than passing on some of them."""
+    if not isinstance(model.body, Proxies) or model.head.bias.any():
+        return None
+    weight, count = model.head.weight.cpu(), len(model.body.proxies)
+    own = weight.argmax(1)  # classes may have been removed since
+    if weight.shape[1] != count or not torch.equal(weight, torch.eye(count)[own]) or len(own.unique()) < len(own):
+        return None
+    if torch.equal(own, torch.arange(count)):
+        return model.body
+    return with_proxies(model.body.body, model.body.proxies[own.to(model.device)], float(model.body.scale.detach()))

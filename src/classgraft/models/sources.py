@@ -107,7 +107,8 @@ class Architecture:
             return Preparation()
         size = config.input_size[-1]
         resize = int(size / config.crop_pct) if size >= 96 else size  # rounded as timm does
-        return Preparation(size, max(size, resize), tuple(config.mean), tuple(config.std))  # type: ignore[arg-type]
+        stretched = config.crop_mode == "squash"
+        return Preparation(size, max(size, resize), tuple(config.mean), tuple(config.std), stretched)  # type: ignore[arg-type]
 
 
 def _short(name: str) -> str:

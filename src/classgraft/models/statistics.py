@@ -149,12 +149,19 @@ class Neighbours(Block):
         """int64 (N,), the class of each."""
         self.register_buffer("neighbours", torch.tensor(neighbours))
         self.register_buffer("temperature", torch.tensor(temperature))
+        self._count = neighbours  # a plain number, without which there is no graph of one size
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self._count = int(self.neighbours)
 
     def forward(self, features: Tensor) -> Tensor:
         cosines = F.normalize(features, dim=1) @ self.features.T
-        near = cosines.topk(min(int(self.neighbours), len(self.features)), dim=1)
+        near = cosines.topk(min(self._count, len(self.features)), dim=1)
         shares = (near.values / self.temperature).softmax(1)
-        votes = shares.new_zeros(len(features), self.out_features).scatter_add_(1, self.owners[near.indices], shares)
+        votes = shares.new_zeros(features.shape[0], self.out_features).scatter_add_(
+            1, self.owners[near.indices], shares
+        )
         return votes.clamp(min=1e-6).log()
 
     def only(self, kept: list[int]) -> Neighbours:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import PackageLoader
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp
 
 from classgraft import __version__
@@ -51,6 +52,7 @@ class Form:
 
 async def received(request: Request) -> Form:
     """A form within the limits. Files are kept in memory; their names are cut to words for a message."""
+    MultiPartParser.spool_max_size = BYTES + 1  # else what is larger than 1 MiB goes through a file
     try:
         async with request.form(max_files=PHOTOS, max_fields=FIELDS, max_part_size=1 << 16) as form:
             uploads = [

@@ -121,7 +121,7 @@ class Desk:
 
     def answers(self, pictures: Sequence[Upload], key: str = "") -> Answers:
         """Of the bundle; or of a proposal's, which nobody has accepted yet."""
-        bundle = self._ready(key).bundle if key else self.current()[0]
+        bundle = _ready(self.ticket(key)).bundle if key else self.current()[0]
         images, warnings = self._decoded(pictures, bundle, "")
         with self._decoding:
             return Answers(images, tuple(api.predict(bundle, images)), warnings)
@@ -166,8 +166,9 @@ class Desk:
 
     def accept(self, key: str) -> str:
         """Put the proposed bundle in the place of the one that it was made from; what was done, in a sentence."""
-        proposal = self._ready(key)
-        api.save(proposal.bundle, self.folder, expecting=self.ticket(key).state)
+        ticket = self.ticket(key)  # once: under its key there may be another by now
+        proposal = _ready(ticket)
+        api.save(proposal.bundle, self.folder, expecting=ticket.state)
         self.discard(key)
         return str(proposal.bundle.history[-1]["sentence"])
 
@@ -192,12 +193,6 @@ class Desk:
         if found != at:
             raise Changed("The model was changed after this page was shown; look at it again before you decide.")
         return bundle
-
-    def _ready(self, key: str) -> Proposal:
-        found = self.ticket(key).proposal
-        if found is None:
-            raise InputError("This proposal is not ready; wait until it is.")
-        return found
 
     def _room(self) -> None:
         if len(self._tickets) >= WAITING:
@@ -252,6 +247,12 @@ class Desk:
             for ticket in self.tickets:
                 if ticket.standing == "working":
                     ticket.steps = (what, done, total)
+
+
+def _ready(ticket: Ticket) -> Proposal:
+    if ticket.proposal is None:
+        raise InputError("This proposal is not ready; wait until it is.")
+    return ticket.proposal
 
 
 def _reader(upload: Upload) -> Callable[[], bytes]:

@@ -31,6 +31,8 @@ class Exemplars:
 
     images: Images
     """Under the classes of the classifier that they were chosen for; without file names."""
+    seen: dict[str, int]
+    """Images of each class that they were chosen from so far."""
 
     @property
     def bytes(self) -> int:
@@ -93,7 +95,8 @@ def keep(memory: object | None, body: nn.Module, classes: tuple[str, ...], train
     """The exemplars after a task: those of its classes chosen from its images, the earlier ones cut to their share.
 
     Args:
-        memory: ``Exemplars`` of before, or None. A class that has exemplars and new images is chosen anew from both.
+        memory: ``Exemplars`` of before, or None. Of a class that has exemplars and new images, as many places go to either as
+            images were seen of it before and are now, or what was before would be gone after a few tasks.
         body: images to features (B, D), which herding looks at in evaluation mode, at unit length.
         classes: of the classifier.
         train: the task's images.
@@ -102,29 +105,44 @@ def keep(memory: object | None, body: nn.Module, classes: tuple[str, ...], train
     new = train.of(classes)
     old = memory.images.of(classes) if isinstance(memory, Exemplars) else new.subset(torch.arange(0))
     count = share(budget.amount, budget.unit, len(classes), bytes_of_one(train))
-    fresh = torch.isin(old.labels, new.labels)
-    again = joined(old.subset(torch.nonzero(fresh)[:, 0]), new)
-    old = old.subset(torch.nonzero(~fresh)[:, 0])
     features = None
-    if budget.herded and len(again):
-        features = F.normalize(answers(body, again, what="choosing exemplars"), dim=1)
-    chosen = []
-    for k in range(len(classes)):
-        chosen.append((old, torch.nonzero(old.labels == k)[:count, 0]))
-        places = torch.nonzero(again.labels == k)[:, 0]
-        if len(places):
-            drawn = torch.from_numpy(np.random.default_rng([budget.seed, k]).permutation(len(places)))[:count]
-            chosen.append((again, places[drawn if features is None else herd(features[places], count)]))
-    pixels = torch.cat([source.pixels[index].cpu() for source, index in chosen])
-    labels = torch.cat([source.labels[index] for source, index in chosen])
-    return Exemplars(replace(new, pixels=pixels, labels=labels, names=()))
+    if budget.herded and len(new):
+        features = F.normalize(answers(body, new, what="choosing exemplars"), dim=1)
+    chosen, seen = [], dict(memory.seen) if isinstance(memory, Exemplars) else {}
+    for k, name in enumerate(classes):
+        kept, places = (torch.nonzero(source.labels == k)[:, 0] for source in (old, new))
+        before = seen.get(name, len(kept)) if len(kept) else 0
+        room = share_of(count, before, len(kept), len(places))
+        drawn = torch.from_numpy(np.random.default_rng([budget.seed, k]).permutation(len(places)))
+        if features is not None and len(places):
+            drawn = herd(features[places], count - room)
+        chosen.append(together(old, kept[:room], new, places[drawn[: count - room]]))
+        seen[name] = before + len(places)
+    pixels = torch.cat([pixels for pixels, _ in chosen])
+    labels = torch.cat([labels for _, labels in chosen])
+    return Exemplars(replace(new, pixels=pixels, labels=labels, names=()), {name: seen[name] for name in classes})
+
+
+def share_of(count: int, before: int, kept: int, now: int) -> int:
+    """How many of ``count`` places go to the ``kept`` images, chosen from ``before``, of a class with ``now`` new ones."""
+    fair = round(count * before / max(1, before + now))
+    return min(kept, max(fair, count - now))
+
+
+def together(old: Images, first: Tensor, new: Images, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels and labels at these places of two sets, in such an order that every prefix has about the same share of both."""
+    pixels = torch.cat([old.pixels[first].cpu(), new.pixels[second].cpu()])
+    labels = torch.cat([old.labels[first], new.labels[second]])
+    turns = [(torch.arange(len(part)) + 0.5) / max(1, len(part)) for part in (first, second)]
+    order = torch.cat(turns).argsort(stable=True)
+    return pixels[order], labels[order]
 
 
 def replayed(memory: object | None, model: Classifier, task: Task, classes: tuple[str, ...]) -> Images:
     """The exemplars and then the task's images, labelled by their places in ``classes``.
 
     Raises:
-        InputError: the classifier knows classes of which there are no exemplars.
+        InputError: the classifier knows classes of which there is no image, neither kept nor in the task.
     """
     if model.classes and not isinstance(memory, Exemplars):
         raise InputError(
@@ -132,4 +150,12 @@ def replayed(memory: object | None, model: Classifier, task: Task, classes: tupl
             " --old-images, or choose a method that needs none."
         )
     new = task.train.of(classes)
+    shown = set(new.labels.tolist())
+    if isinstance(memory, Exemplars):
+        shown |= set(memory.images.of(classes).labels.tolist())
+    if lacking := [name for name in model.classes if classes.index(name) not in shown]:
+        raise InputError(
+            f"Of the old class '{lacking[0]}' no image is kept, so that it would be forgotten; give images of it with"
+            " --old-images, or choose the method that added it."
+        )
     return joined(memory.images.of(classes), new) if isinstance(memory, Exemplars) else new

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,6 +156,12 @@ def keeping(folder: str | Path, command: str = "", *, every: float = 30.0, tenso
 def open_journal() -> Journal | None:
     """The run folder in use, if any."""
     return _open.get()
+
+
+def hangs_on(*values: Any) -> None:
+    """Runs from here on also hang on these: what an objective holds without changing it, such as a teacher or a memory."""
+    if (journal := open_journal()) is not None:
+        journal.command += f" {digest(*values)}"
 
 
 _WORDS = {
