@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from classgraft.extenders.mas import MAS
 from classgraft.models.classifier import Classifier
 from classgraft.packing import packed, words
 from classgraft.training.importance import Importance
+from classgraft.training.journal import keeping
 
 
 @pytest.fixture(scope="module")
@@ -338,3 +340,11 @@ def test_images_of_merged_classes_are_kept_as_those_of_one(base: Bundle) -> None
         found = memories.recall(merged, method)
         assert found.images.classes == ("both", "c1")  # type: ignore[union-attr]
         assert found.images.labels.bincount().tolist() == [4, 2]  # type: ignore[union-attr]
+
+
+def test_the_run_folder_of_other_old_images_is_refused(base: Bundle, tmp_path: Path) -> None:
+    for seed in (0, 0, 9):
+        refused = pytest.raises(InputError, match="holds another run") if seed else contextlib.nullcontext()
+        with keeping(tmp_path, "extend"), refused:
+            classgraft.extend(base, squares(base, NEW), method="ewc", settings={"epochs": 1},
+                              old_images=squares(base, base.classes, seed=seed))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -163,8 +164,10 @@ def _extend_bundle(
     if again:
         _refuse_unkept(memory, chosen, again)
     if open_journal() is not None:  # what is kept of the old classes, and pictures without labels, stay as they are
-        held_now = packing.packed(memory)
-        hangs_on(held_now.plain, dict(held_now.tensors), free.fingerprint if free else "")
+        with contextlib.suppress(InputError):  # of images that stream the old ones' own digest is enough
+            kept = packing.packed(memory)
+            hangs_on(kept.plain, dict(kept.tensors))
+        hangs_on(*(images.fingerprint for images in (old, free) if images is not None))
     decoded = time.perf_counter()
     task = Task(photos.classes, photos, free)
     if enrich:
