@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sections.writing import basis, grid, over
+from sections.writing import basis, gains, grid, over
 
 MISSING = ("threes before", "threes at 0.01", "corrected at 0.01", "threes at 0.03", "corrected at 0.03")
+ALONE = "labels alone (control)"
 PARTS = {
     "missing": (
         "MNIST, a student that never saw a 3",
@@ -65,6 +66,8 @@ def smaller(found: dict[str, Any]) -> str:
     for part, row in dict.fromkeys((r["part"], r["row"]) for r in result["rows"]):
         draws = [r for r in result["rows"] if (r["part"], r["row"]) == (part, row)]
         values = [over(draws, key) for key in ("old", "shown", "new", "harmonic")]
+        alone = [r for r in result["rows"] if (r["part"], r["row"]) == (part, ALONE)]
+        values.append(gains(draws, alone, "harmonic") if alone and row not in (ALONE, "before") else "")
         lines.append([f"{part}: {row}", draws[0]["network"], f"{draws[0]['parameters']:,}", *values, str(len(draws))])
     counts = "; ".join(
         f"{part}: {row['n'][0]:,} old and {row['n'][1]:,} new"
@@ -82,6 +85,9 @@ def smaller(found: dict[str, Any]) -> str:
     )
     return (
         f"## Smaller after an extension\n\n{result['what']} Test images: {counts}.{told}\n\n"
-        + grid(["row", "network", "parameters", "old", "old, shown", "new", "harmonic", "seeds"], lines)
+        + grid(
+            ["row", "network", "parameters", "old", "old, shown", "new", "harmonic", "over labels alone", "seeds"],
+            lines,
+        )
         + f"\n\n{basis(result)}"
     )
