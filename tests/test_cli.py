@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from outside import NEW, OLD, Tiny, contents, copied, done, furnish, is_sentence
 from PIL import Image
 
 import classgraft
-from classgraft import catalogue, demonstration, extending
+from classgraft import api, catalogue, demonstration, extending
 from classgraft.data.images import Images
 from classgraft.training.answers import answers
 
@@ -53,6 +54,29 @@ def test_a_model_is_imported_with_what_it_needs_inside(place: Path) -> None:
     bundle = classgraft.load(place / "b")
     assert bundle.classes == OLD
     assert bundle.preparation == classgraft.Preparation(28, 30, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+def test_pictures_are_squeezed_where_that_is_how_it_was_trained(place: Path) -> None:
+    for word, stretched in (("--stretch", True), ("--crop", False)):
+        done("import", "cifar:resnet20", "--weights", place / "w.safetensors", "--classes", place / "names.txt",
+             "--out", place / "b", word)  # fmt: skip
+        bundle = classgraft.load(place / "b")
+        assert bundle.preparation.stretched == stretched
+        assert json.loads((place / "b/config.json").read_text("utf-8"))["pretrained_cfg"]["crop_mode"] == (
+            "squash" if stretched else "center"
+        )
+    left = Image.new("RGB", (96, 32))
+    left.paste((255, 255, 255), (0, 0, 16, 32))
+    left.save(place / "left.png")
+    pixels = {
+        stretched: api.pictures(
+            dataclasses.replace(bundle, preparation=dataclasses.replace(bundle.preparation, stretched=stretched)),
+            place / "left.png",
+        ).pixels
+        for stretched in (False, True)
+    }
+    assert pixels[False].max() == 0
+    assert pixels[True].max() == 255
 
 
 def test_old_logits_stay_bit_for_bit_and_the_base_as_it_was(place: Path) -> None:

@@ -66,14 +66,14 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
             classes count as photos of it, and the extension is done again.
         enrich: pictures to make of each class first, between its photos (``glico``; 0).
         strict: the first corrupt image is an error (it is skipped and counted).
-        mean, std, size, resize, head: as in ``import_model``, for a network.
+        mean, std, size, resize, stretched, head: as in ``import_model``, for a network.
     """
     if isinstance(model, Bundle):
         return _extend_bundle(model, *given, **options)
     if isinstance(model, Detector):
         return detectors.extend(model, *given, **options)
     names, photos = given
-    keys = ("mean", "std", "size", "resize", "head")
+    keys = ("mean", "std", "size", "resize", "stretched", "head")
     imported = {key: options.pop(key) for key in keys if key in options}
     prepared = [value for value in photos.values() if isinstance(value, Tensor) and value.is_floating_point()]
     if prepared:

@@ -30,6 +30,7 @@ def import_model(
     std: tuple[float, float, float] | None = None,
     size: int | None = None,
     resize: int | None = None,
+    stretched: bool | None = None,
 ) -> Bundle:
     """Make a bundle of a trained classifier.
 
@@ -43,6 +44,7 @@ def import_model(
         std: likewise.
         size: side of the square that the network sees; else the source's own.
         resize: short side before the centre crop; else size / 0.875 from 96 pixels up, else size.
+        stretched: whether pictures are squeezed into the square, both sides to ``resize``; else as the source says.
 
     Raises:
         InputError: whatever does not fit, and what to do.
@@ -66,7 +68,9 @@ def import_model(
         head = f"network.{head}"
     side = stated.size if size is None else size
     short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
-    preparation = Preparation(side, short, mean or stated.mean, std or stated.std, stated.stretched)
+    preparation = Preparation(
+        side, short, mean or stated.mean, std or stated.std, stated.stretched if stretched is None else stretched
+    )
     name = head or head_name(network, len(names))
     model = cut(network, names, name).eval()
     prove(network, model, side)

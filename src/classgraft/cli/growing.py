@@ -47,6 +47,10 @@ def import_(
     std: OfChannels = None,
     size: Size = None,
     resize: Annotated[int | None, typer.Option(help="short side before the centre crop")] = None,
+    stretch: Annotated[
+        bool | None,
+        typer.Option("--stretch/--crop", help="squeeze pictures into the square, or crop their middle (the source's)"),
+    ] = None,
     head: Annotated[str | None, typer.Option(help="the layer that gives the logits, where it cannot be found")] = None,
 ) -> None:
     """Make a bundle of a trained classifier."""
@@ -64,6 +68,7 @@ def import_(
         std=std,
         size=size,
         resize=resize,
+        stretched=stretch,
     )
     api.save(bundle, out)
     print(f"{out}: {source} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels, head '{bundle.head}'")
