@@ -17,8 +17,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from classgraft.data import decode
 from classgraft.data.augment import centre
-from classgraft.data.decode import BadImage, Canvas, open_rgb, square
+from classgraft.data.decode import BadImage, open_rgb, square
 from classgraft.errors import InputError
+from classgraft.models.preparation import Canvas
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 COMPRESSED = ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "JPEG2000"]

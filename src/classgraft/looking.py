@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 
 from classgraft.bundle import Bundle
-from classgraft.data.decode import Canvas
 from classgraft.data.images import Images
 from classgraft.data.names import match
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
 from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
-from classgraft.models.preparation import Preparation
+from classgraft.models.preparation import Canvas, Preparation
 from classgraft.training.loop import report as tell
 
 CHUNK = 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classgraft.errors import InputError
+from classgraft.models.preparation import Canvas
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -94,18 +94,6 @@ def check_size(data: bytes, name: str, most: int) -> None:
         raise BadImage(
             f"image {name!r} cannot be used: {width} x {height} is more than {most:,} pixels; make it smaller."
         )
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """The square that a picture is decoded onto."""
-
-    side: int
-    """In pixels."""
-    crop: int = 0
-    """Side of what will be cut out of its middle, which is then the middle of the picture to the pixel; 0: the whole."""
-    stretched: bool = False
-    """The whole picture is squeezed into it, not its middle alone."""
 
 
 def square(image: Image.Image, canvas: Canvas | int) -> torch.Tensor:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from classgraft.data.decode import BadImage, Canvas, open_rgb, square
+from classgraft.data.decode import BadImage, open_rgb, square
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError
+from classgraft.models.preparation import Canvas
 
 _AHEAD = 1024
 """Photos handed to the threads at a time."""

@@ -11,10 +11,11 @@ from typing import IO, cast
 
 import torch
 
-from classgraft.data.decode import BadImage, Canvas, open_rgb, square
+from classgraft.data.decode import BadImage, open_rgb, square
 from classgraft.data.sources import Loaded, Photo, Source, check_none_empty, load
 from classgraft.data.squares import File, Squares, as_pixels
 from classgraft.errors import InputError
+from classgraft.models.preparation import Canvas
 
 BUDGET = 4 << 30
 """Bytes of pixels that may lie in memory; more than that streams."""

@@ -8,11 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classgraft.data.decode import Canvas
 from classgraft.errors import InputError
 
 MOST = 4096
 """Pixels that a side has at most."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The square that a picture is decoded onto."""
+
+    side: int
+    """In pixels."""
+    crop: int = 0
+    """Side of what will be cut out of its middle, which is then the middle of the picture to the pixel; 0: the whole."""
+    stretched: bool = False
+    """The whole picture is squeezed into it, not its middle alone."""
 
 
 @dataclass(frozen=True)
