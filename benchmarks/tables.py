@@ -61,7 +61,11 @@ HEAD = """# Results
 
 Made by `python benchmarks/tables.py` from the files under `benchmarks/results/`, each of which says what it was obtained
 on. Accuracies in per cent, over images, in the joint label space of old and new classes; ± is the half-width of the 95 %
-interval over draws of the photos (Student's t). No choice was made on a test image."""
+interval over draws of the photos (Student's t). No choice was made on a test image.
+
+Networks in tables of before 2026-11-29, and those of "Smaller students", were trained with an epoch's last batch as small as
+what was left over, which costs accuracy where that is a few images (a stream's first step, 2,500 images in batches of 64: four);
+batches are of one size since then. The rows of a table share it."""
 
 
 if __name__ == "__main__":
