@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,3 +299,22 @@ def test_recover_leaves_a_whole_folder_and_removes_what_was_moved_aside(folder: 
     recover(folder)
     assert version(folder) == "new"
     assert os.listdir(folder.parent) == ["bundle"]
+
+
+def test_a_folder_that_is_swept_away_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def swept(*words: Any, **options: Any) -> str:
+        made.append(Path(make(*words, **options)))
+        if len(made) == 1:
+            made[0].rmdir()  # as another process that sweeps here does
+        return str(made[-1])
+
+    monkeypatch.setattr("classgraft.storage.tempfile.mkdtemp", swept)
+    with replaced(tmp_path / "x") as fresh:
+        (fresh / "a").write_text("whole", "utf-8")
+    assert (tmp_path / "x" / "a").read_text("utf-8") == "whole"
+    assert len(made) == 2

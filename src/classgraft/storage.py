@@ -76,10 +76,13 @@ def _fresh(folder: Path) -> tuple[Path, int]:
     """An empty folder beside this one, locked while its process lives."""
     while True:
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-        lock = os.open(fresh, os.O_RDONLY)
+        try:
+            lock = os.open(fresh, os.O_RDONLY)
+        except FileNotFoundError:  # another process has swept it away before it was locked
+            continue
         with contextlib.suppress(OSError):  # not every file system knows locks
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if fresh.exists():  # another process may have swept it away before it was locked
+        if fresh.exists():  # nor in between
             return fresh, lock
         os.close(lock)
 
