@@ -64,7 +64,7 @@ on. Accuracies in per cent, over images, in the joint label space of old and new
 interval over draws of the photos (Student's t). No choice was made on a test image.
 
 Networks in tables of before 2026-11-29, and those of "Smaller students", were trained with an epoch's last batch as small as
-what was left over, which moves accuracy where that is a few images (2 of 66: 20 points less; 4 of a hundred digits: 8 more);
+what was left over, which moves accuracy where that is a few images (either way, see CHANGELOG);
 batches are of one size since then. The rows of a table share it."""
 
 

@@ -453,9 +453,9 @@ def test_photos_in_memory_are_cropped_and_counted_as_files_are(tmp_path: Path) -
         bundle.model, OLD, {"x": wide, "y": wide.transpose(2, 3)}, method="imprint", size=8, resize=8
     )
     assert grown.classes == (*OLD, "x", "y")
-    found = extending._square(wide, bundle.preparation)
-    assert found.float().mean() > 240
-    assert torch.equal(extending._square(wide.transpose(2, 3), bundle.preparation), found.transpose(2, 3))
+    across, down = extending._in_memory({"x": wide, "y": wide.transpose(2, 3)}, bundle.preparation).pixels
+    assert across.float().mean() > 240
+    assert torch.equal(down, across.transpose(1, 2))
     good, bad = photo(tmp_path / "a.png", "cyan"), tmp_path / "b.png"
     bad.write_bytes(b"no picture")
     heard: list[str] = []

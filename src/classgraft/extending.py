@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from classgraft import catalogue, detectors, memories, packing, promises
 from classgraft.bundle import Bundle, Kept, grafted
 from classgraft.data.boxes import Boxed
+from classgraft.data.decode import square
 from classgraft.data.images import Images, Task
 from classgraft.data.names import check_names, match, normal
 from classgraft.data.sources import open_files, open_sources
@@ -96,8 +98,9 @@ def _in_memory(
     for name, own in zip(classes, photos.values(), strict=True):
         if isinstance(own, Tensor):
             stack = own if own.ndim == 4 else own[None]
-            if not stack.is_floating_point() and stack.shape[-2:] != (preparation.resize, preparation.resize):
-                stack = _square(stack, preparation)
+            if len(stack) and not stack.is_floating_point():  # as files are read
+                pictures = (Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in stack)
+                stack = torch.stack([square(picture, preparation.canvas) for picture in pictures])
         else:
             stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
         if not len(stack):
@@ -107,16 +110,6 @@ def _in_memory(
         raise InputError("The classes' tensors differ in type or size; give all photos in one form.")
     labels = torch.arange(len(stacks)).repeat_interleave(torch.tensor([len(stack) for stack in stacks]))
     return Images(torch.cat(stacks), labels, classes, preparation)
-
-
-def _square(pixels: Tensor, preparation: Preparation) -> Tensor:
-    """uint8 (N, C, H, W) to squares as files are read: the short side resized and the middle of the long one, or stretched."""
-    (height, width), side = pixels.shape[-2:], preparation.resize
-    short = min(height, width)
-    size = (side, side) if preparation.stretched else (int(side * height / short), int(side * width / short))
-    resized = torch.nn.functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
-    top, left = ((length - side) // 2 for length in resized.shape[-2:])
-    return resized[..., top : top + side, left : left + side].round().clamp(0, 255).to(torch.uint8)
 
 
 def _extend_bundle(

@@ -54,9 +54,8 @@ def of_extension(
         warn(sentence)
 
     changes: list[tuple[str, str]] = []
-    while (
-        bundle.undone and bundle.history[-1]["event"] != "extend"
-    ):  # a removal since then is not what the page is about
+    # a removal since then is not what the page is about
+    while bundle.undone and bundle.history[-1]["event"] != "extend":
         if bundle.history[-1]["event"] == "rename":
             old, new = bundle.history[-1]["classes"]
             changes.append((old, new))

@@ -162,9 +162,8 @@ def _axis_affine(scale: Tensor, at: Tensor, mirror: Tensor) -> Tensor:
 def resized_crop_flip(pixels: Tensor, size: int, draws: Tensor, smallest: float = 0.35) -> Tensor:
     """A rectangle of ``smallest`` to 1 of the area, 3:4 to 4:3 in shape, resized to the square, mirrored by chance."""
     affine = resized_crop_flip_affine(draws, pixels.shape[-1], size, smallest)
-    found = sampled(
-        pixels, affine, size, "bicubic", "reflection"
-    )  # which shoots over; prepared floats may be beyond 0..1
+    found = sampled(pixels, affine, size, "bicubic", "reflection")
+    # it shoots over; prepared floats may lie beyond 0..1
     return found.clamp_(pixels.amin().clamp(max=0), pixels.amax().clamp(min=1))
 
 

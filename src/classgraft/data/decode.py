@@ -105,13 +105,11 @@ def square(image: Image.Image, canvas: Canvas | int) -> torch.Tensor:
     canvas = Canvas(canvas) if isinstance(canvas, int) else canvas
     side, crop = canvas.side, canvas.crop or canvas.side
     short, long = sorted(image.size)
-    if canvas.stretched:
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
-    elif long > _LONGEST * short:
+    if long > _LONGEST * short and not canvas.stretched:
         image, long = _centre(image, short, short), short
-    if not canvas.stretched and short != side:
-        rest = int(side * long / short)
-        size = (side, rest) if image.width <= image.height else (rest, side)
+    rest = side if canvas.stretched else int(side * long / short)
+    size = (side, rest) if image.width <= image.height else (rest, side)
+    if image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(_centre(image, side, crop))).permute(2, 0, 1).contiguous()
 

@@ -39,9 +39,8 @@ class ICaRL(Rehearsal):
         old = frozen(trainable(model))
         grown = old.grown(task.classes).requires_grad_(True)
         images = replayed(memory, model, task, grown.classes)
-        taught = torch.tensor(
-            [name in task.classes or not trained_rows(model) for name in grown.classes], device=grown.device
-        )
+        fits = trained_rows(model)  # else there is nothing to distil
+        taught = torch.tensor([not fits or name in task.classes for name in grown.classes], device=grown.device)
         known = ~taught[: len(old.classes)]
 
         def objective(batch: Batch) -> Terms:

@@ -21,6 +21,7 @@ from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import squared_difference
 from classgraft.models.classifier import Classifier
+from classgraft.training.answers import asked
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, measured, together
@@ -49,8 +50,8 @@ class MeanTeacher(SelfTrainer):
         def objective(pair: Pair) -> Terms:
             free, known = pair
             ours, logits = together(learner, free.images, known.images)
-            with measured(teacher), torch.no_grad():  # in the company that the student's images have
-                theirs = together(teacher, free.view(another), known.view(another))[0].softmax(1)
+            company = torch.cat([free.view(another), known.view(another)])  # as the student's images have
+            theirs = asked(teacher, company, mode=measured)[: len(ours)].softmax(1)
             weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
             labels = F.cross_entropy(logits, known.targets)
             return {"labelled": labels, "unlabelled": weight * squared_difference(ours, theirs)}

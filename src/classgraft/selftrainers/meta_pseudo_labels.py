@@ -120,9 +120,8 @@ class MetaPseudoLabels(SelfTrainer):
         """
         if not self.scaled:
             return improvement
-        one = torch.ones_like(improvement)
-        left = improvement - torch.where(sums[0] > 0, sums[1] / sums[0].clamp(min=1e-12), 0 * one)
-        sums.mul_(0.99).add_(0.01 * torch.stack([one, improvement, left.square()]))
+        left = improvement - sums[1] / sums[0].clamp(min=1e-12)
+        sums.mul_(0.99).add_(0.01 * torch.stack([torch.ones_like(left), improvement, left.square()]))
         return left / (sums[2] / sums[0]).sqrt().clamp(min=1e-12)
 
 

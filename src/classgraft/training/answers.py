@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 
 import torch
@@ -68,12 +68,17 @@ def forget() -> None:
         _remembered.clear()
 
 
-def asked(teacher: nn.Module, images: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def asked(
+    teacher: nn.Module,
+    images: Tensor,
+    of: Callable[[Tensor], Tensor] | None = None,
+    mode: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
+) -> Tensor:
     """A frozen teacher's answers to a batch, without a graph, in the arithmetic of the run that is going on.
 
-    The teacher is in evaluation mode while it is asked. The answers may stand in a loss.
+    The teacher is in evaluation mode while it is asked, or in another ``mode``. The answers may stand in a loss.
     """
-    with evaluating(teacher), current().ready(teacher), torch.inference_mode():
+    with (mode or evaluating)(teacher), current().ready(teacher), torch.inference_mode():
         found = (of or teacher)(images).float()
     return found.clone()  # a tensor made in inference mode may not be saved for backward
 

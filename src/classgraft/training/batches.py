@@ -77,7 +77,7 @@ class Epochs:
     def _near(self) -> Images:
         return self.images.near(self.device)
 
-    def some(self) -> Epochs:
+    def not_empty(self) -> Epochs:
         """Itself.
 
         Raises:

@@ -175,7 +175,7 @@ def fit(
     """
     train_mode(module, statistics)
     step = descend(objective, [module], recipe, second_order=second_order, carries=carries)
-    history = run(step, Epochs(images, recipe, first_device([module])).some(), recipe, what)
+    history = run(step, Epochs(images, recipe, first_device([module])).not_empty(), recipe, what)
     module.eval()
     return history
 

@@ -29,7 +29,7 @@ def beside(unlabelled: Images, labelled: Images, recipe: Recipe, ratio: int, dev
     """
     # by another seed, for both may be the same images
     many = replace(recipe, batch_size=ratio * recipe.batch_size, seed=recipe.seed + 1)
-    return Abreast((Epochs(unlabelled, many, device).some(), Epochs(labelled, recipe, device).some()))
+    return Abreast((Epochs(unlabelled, many, device).not_empty(), Epochs(labelled, recipe, device).not_empty()))
 
 
 def elapsed(batch: Batch, recipe: Recipe) -> float:
