@@ -50,34 +50,54 @@ def _drawn(found: Found) -> Iterator[tuple[str, str]]:
 
 
 GALLERY = (
-    ("N5", "Adaptation strategies: best epsilon over the share of original classes", "acwod.svg", "acwod.py"),
-    ("D15", "Accuracy on all classes so far, while ten are added at a time", "frozen.svg", "frozen.py"),
-    ("L55", "Accuracy on the first ten classes, while others are added", "frozen-first.svg", "frozen.py"),
-    ("D15", "Accuracy over parameters, with masks and without", "stream.svg", "stream.py"),
-    ("L6", "Students' errors over the temperature", "temperature.svg", "distill.py"),
-    ("L21", "Likeness of images as teacher and students see it", "distill-*.png", "distill.py"),
-    ("L15", "Boxes that teacher and students find", "bccd-*.png", "bccd.py"),
-    ("L26", "One face under several views, mapped back", "faces-*.png", "faces.py"),
-    ("L48", "Two moons and six labels", "moons.png", "moons.py"),
-    ("L56", "Frontiers of errors with dropout and without", "dropout-*.svg", "dropout.py"),
-    ("L72", "Maps of attention before and after", "lwm-*.png", "lwm.py"),
-    ("L77", "Accuracy over the strength with which weights are held", "permuted-*.svg", "permuted.py"),
-    ("L84", "What the scholar draws", "replay-*.png", "replay.py"),
-    ("L92", "Accuracy over kernels in use", "gates.svg", "masks.py"),
-    ("S10", "Points of images by class, GLICO and GLO", "few-*-gl*.svg", "few.py"),
-    ("S18", "Pictures along great circles", "few-*-glico.png", "few.py"),
-)
-"""Item of docs/coverage.md, what is seen, files under docs, script."""
+    ("N5", "Adaptation strategies: best epsilon over the share of original classes", "acwod.svg", "acwod.py",
+     "A point is the epsilon that was best on held-out images, a line the fit through those of one choice of layers."),
+    ("D15", "Accuracy on all classes so far, while ten are added at a time", "frozen.svg", "frozen.py",
+     "Tiny-ImageNet classes on frozen features of an ImageNet network."),
+    ("L55", "Accuracy on the first ten classes, while others are added", "frozen-first.svg", "frozen.py",
+     "The same streams: what is left of the classes that came first."),
+    ("D15", "Accuracy over parameters, with masks and without", "stream.svg", "stream.py",
+     "Tiny-ImageNet classes from scratch. Masks are joined along the weight of their sparsity loss."),
+    ("L6", "Students' errors over the temperature", "temperature.svg", "distill.py",
+     "Two hidden layers of 800 units and of 30, on MNIST, taught by one wide network."),
+    ("L21", "Likeness of images as teacher and students see it", "distill-*.png", "distill.py",
+     "Twelve CIFAR-10 test images of each class, in the order of classes; bright is alike. Left the teacher, right a student."),
+    ("L15", "Boxes that teacher and students find", "bccd-*.png", "bccd.py",
+     "Four test pictures of blood; red and white cells in their colours, platelets yellow."),
+    ("L26", "One face under several views, mapped back", "faces-*.png", "faces.py",
+     "Left a colour for each view, in the middle all views together, right the truth."),
+    ("L48", "Two moons and six labels", "moons.png", "moons.py",
+     "Dots are unlabelled, circles labelled. First row: labels alone, pseudo-labels, VAT; second"
+     " row: ICT, meta pseudo labels, the same without feedback."),
+    ("L56", "Frontiers of errors with dropout and without", "dropout-*.svg", "dropout.py",
+     "No configuration of an arm has fewer errors on both tasks than a point of its line."),
+    ("L72", "Maps of attention before and after", "lwm-*.png", "lwm.py",
+     "Test images of the first task; where the network looks after it, and after the last."),
+    ("L77", "Accuracy over the strength with which weights are held", "permuted-*.svg", "permuted.py",
+     "MNIST under other permutations of its pixels, and two digits at a time."),
+    ("L84", "What the scholar draws", "replay-*.png", "replay.py",
+     "A row after each task: two digits first, two more each time."),
+    ("L92", "Accuracy over kernels in use", "gates.svg", "masks.py",
+     "Two digits at a time; a point for each weight of the sparsity loss."),
+    ("S10", "Points of images by class, GLICO and GLO", "few-*-gl*.svg", "few.py",
+     "Ten images of each class, along the two axes on which the learnt points differ most."),
+    ("S18", "Pictures along great circles", "few-*-glico.png", "few.py",
+     "A row a class: a photo, eight pictures that the generator makes on the way, and another photo of the class."),
+)  # fmt: skip
+"""Item of docs/coverage.md, title, files under docs, script, what is seen."""
 
 
 def gallery(drawn: Collection[Path]) -> str:
     """The page: figures of the documents, drawn of our own runs; ``drawn`` may not be on disk yet."""
     shown, missing = [], []
-    for item, title, pattern, script in GALLERY:
+    for item, title, pattern, script, seen in GALLERY:
         here = sorted({path for path in [*DOCS.glob(pattern), *drawn] if path.match(pattern)})
         if here:
-            drawings = "\n\n".join(f"![{title}]({path.name})" for path in here)
-            shown.append(f"## {title}\n\n{drawings}\n\nItem {item} of [coverage](coverage.md); `benchmarks/{script}`.")
+            drawings = "\n\n".join(
+                f"{_subtitle(path) if '*' in pattern else ''}![{title}]({path.name})" for path in here
+            )
+            where = f"Item {item} of [coverage](coverage.md); `benchmarks/{script}`."
+            shown.append(f"## {title}\n\n{seen}\n\n{drawings}\n\n{where}")
         else:
             missing.append(f"- {title} ({item}, `{script}`)")
     parts = [
@@ -90,6 +110,11 @@ def gallery(drawn: Collection[Path]) -> str:
         words = "Their scripts are written, and have not had their hours yet:"
         parts.append(f"## Not drawn yet\n\n{words}\n\n" + "\n".join(missing))
     return "\n\n".join(parts) + "\n"
+
+
+def _subtitle(path: Path) -> str:
+    """Which of several drawings: what follows the first word of its file's name."""
+    return f"{path.stem.partition('-')[2].replace('-', ' ')}\n\n"
 
 
 LEARNERS = {

@@ -12,3 +12,5 @@ html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"top_of_page_buttons": []}
 templates_path: list[str] = []
+html_static_path = ["look"]
+html_css_files = ["site.css"]

@@ -91,7 +91,7 @@ def story(page: Any, take: Callable[[Any, str], None]) -> None:
     time.sleep(0.5)
     take(page, "2-teach")
     click(page, "#teach button.go", ".busy")
-    time.sleep(2)
+    wait(page, ".busy progress[value]")
     take(page, "2b-learning")
     wait(page, "#accept")
     take(page, "3-proposal")

@@ -63,9 +63,10 @@ def memories(found: dict[str, Any]) -> str:
             size = f"{draws[0]['bytes a class']:,.0f} ({draws[0]['share of real bytes']:.1f} %)"
             lines.append([method, str(shots), size, *(over(draws, key) for key in keys), str(len(draws))])
         added = f" New classes: {', '.join(result['classes'])}." if "classes" in result else ""
+        title = {"memories-cifar": "CIFAR-10", "memories-tiny": "Tiny-ImageNet"}[name]
         head = (
-            f"## Memories: {result['what']}\n\nBytes kept of each old class, and their share of the bytes of every real"
-            f" feature.{added}\n\n![Harmonic mean over bytes]({name}.svg)\n\n"
+            f"## Memories of {title} classes\n\n{result['what'][0].upper()}{result['what'][1:]}. Bytes kept of each old"
+            f" class, and their share of the bytes of every real feature.{added}\n\n![Harmonic mean over bytes]({name}.svg)\n\n"
         )
         parts.append(head + grid(["method", "photos", "bytes", *keys, "draws"], lines) + f"\n\n{basis(result)}")
     return "\n\n".join(parts)
