@@ -225,7 +225,9 @@ def _doc(text: str) -> str:
 def _marked(text: str) -> str:
     """Text of a docstring as Markdown: a list stands alone, and what looks like markup of HTML does not become it."""
     text = re.sub(r"(?m)^(?=1\. )", "\n", text)
-    return text.replace("<", "&lt;") if "`" not in text else text
+    return "\n".join(
+        line if "`" in text or line.startswith("    ") else line.replace("<", "&lt;") for line in text.splitlines()
+    )
 
 
 def _cell(text: str) -> str:

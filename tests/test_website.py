@@ -64,7 +64,7 @@ def words(page: Path) -> str:
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", page.read_text("utf-8"))).split())
 
 
-def test_every_method_has_a_page_with_its_paper_and_its_fields(site: Path) -> None:
+def test_every_method_has_a_page_with_its_paper_its_formula_and_its_fields(site: Path) -> None:
     index = words(site / "methods" / "index.html")
     for entry in catalogue.ENTRIES:
         kind, text = catalogue.method_type(entry), words(site / "methods" / f"{entry.verb}-{entry.name}.html")
@@ -73,6 +73,9 @@ def test_every_method_has_a_page_with_its_paper_and_its_fields(site: Path) -> No
         for field in dataclasses.fields(kind):
             assert field.name in text, (entry.name, field.name)
         assert entry.summary in index
+        assert re.search(r"<pre>.* = ", (site / "methods" / f"{entry.verb}-{entry.name}.html").read_text("utf-8")), (
+            entry.name
+        )
 
 
 def test_the_measured_rows_of_a_method_stand_on_its_page(site: Path) -> None:

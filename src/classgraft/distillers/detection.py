@@ -5,6 +5,11 @@ stages learn alike, the anchors of the first (RPN) and the regions of the second
 teacher's probabilities, those of the background with a weight of their own; and from the truth where the teacher is nearer
 to it than the student. A hint leads the student's maps to the teacher's through a convolution that is dropped afterwards.
 
+    L = sum over RPN, RCN of  -mu log q_y - (1 - mu) sum_c w_c p_c log q_c + smoothL1(s, b)
+        + nu |s - b|^2 [|s - b|^2 + m > |t - b|^2]
+        + gamma |A(maps of the student) - maps of the teacher|^2
+    p, t = the teacher's classes and offsets, q, s = the student's, b = the truth
+
 Differs from the paper:
 1. Mu and m are not in the paper; 0.8 and 0 are what reimplementations found to work.
 2. The hint is a mean of squares over channels and places, so that its weight does not hang on the width of the teacher,

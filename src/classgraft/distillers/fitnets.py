@@ -3,6 +3,10 @@
 Romero, Ballas, Ebrahimi Kahou, Chassang, Gatta, Bengio: FitNets: Hints for Thin Deep Nets, ICLR 2015, arXiv 1412.6550,
 algorithm 1.
 
+    first  L = |r(student's layer) - teacher's layer|^2 / 2,  r a linear regressor
+    then   L = -log softmax(z)_y + lambda(t) KL(softmax(v / tau) || softmax(z / tau)),
+    v = the teacher's logits
+
 Differs from the paper:
 1. The regressor is linear, so that it reaches every value of the hint, whether that is taken before or after a ReLU.
 2. Where the student's map is smaller than the teacher's, the teacher's is averaged to its size; where it is larger, the

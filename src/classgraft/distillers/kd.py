@@ -2,6 +2,9 @@
 
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, NIPS 2014 workshop, arXiv 1503.02531, section 2.
 
+    L = alpha T^2 KL(softmax(v / T) || softmax(z / T)) - (1 - alpha) log softmax(z)_y,
+    v = the teacher's logits
+
 Differs from the paper:
 1. The teacher's answers are compared by the Kullback-Leibler divergence, whose gradient is that of the paper's
    cross-entropy. Temperature and weights are those of later comparisons (Tian, Krishnan, Isola: arXiv 1910.10699).

@@ -8,6 +8,9 @@ of distillation draws the one network to what the experts say.
 A part that nobody annotated in an image is unknown there, not absent: it is left out of the loss of labels, and where the
 expert is unsure it is left out of the others too. What a person annotated is never overwritten: there no expert is heard.
 
+    L = KL(Gaussian about y || map) + experts * KL(Gaussian about y' || map) + maps * KL(expert's map || map)
+    y annotated;  y', the expert's peak, and its map only where nothing is annotated and the expert is sure
+
 Differs from the paper:
 1. Keypoints are places in a map of two dimensions, one of each in an image. There are no anchor poses, regions or depths.
 2. The paper's loss of distillation is not known to us. Two are here, to be told apart: an expert's place is a label

@@ -2,6 +2,9 @@
 
 Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, arXiv 1907.09682, equations 1 to 5.
 
+    L = -log softmax(z)_y + gamma sum over layers of |G_T - G_S|^2 / B^2,  G = Q Q' with rows of length 1,
+    Q = a batch's activations
+
 Differs from the paper:
 1. Similarities say nothing of the names of classes, so where there are no labels the teacher's answers, at temperature 1,
    stand in their place.

@@ -2,6 +2,11 @@
 
 Liu, Chen, Liu, Qin, Luo, Wang: Structured Knowledge Distillation for Semantic Segmentation, CVPR 2019, arXiv 1903.04197.
 
+    L = CE(mask, q) + pixel * KL(p || q) + pair * mean_ij (a_ij - a'_ij)^2
+        - holistic * D(q | x),  p, q = teacher's and student's maps
+    a_ij = cosine of the features of regions i and j
+    D goes up  D(p | x) - D(q | x) - penalty * (|grad D| - 1)^2
+
 Differs from the paper:
 1. Void pixels count in no term; the published code leaves them in the terms of distillation.
 2. The pixel term is a mean over pixels and images, as in the paper; the published code sums over the images of a batch.

@@ -7,6 +7,8 @@ unsure are left out, and those without a frame before them. No annotation is rea
 A mirror changes left and right in the targets, and turns the sign of what moved across: the targets are the teacher's points of
 both frames, moved along with the pictures before one is taken from the other.
 
+    L = |pose - p_t|^2 + motion * |D - (p_t - p_(t-1))|^2,  p = the teacher's poses
+
 Differs from the paper:
 1. Where the paper gives optical flow, the network gets the difference from the frame before.
 2. The loss is a mean over points and frames, so that it does not grow with the batch, and the motion has a weight of its own.

@@ -8,6 +8,9 @@ The target of a new photo is (1 - epsilon) its own class and epsilon what the or
 over old and new classes. So epsilon is also the probability that new photos shall leave to the old classes: with a sure
 original network a target's largest part is an old class from epsilon 1/2 on.
 
+    L = -(1 - epsilon) log p_y - epsilon sum over old k of q_k log p_k,  epsilon = slope * K_old / K
+    p = softmax over all K classes,  q = the original network's over its own
+
 Differs from the paper (neither full text nor code was at hand; this follows the abstracts and the poster):
 1. Which layers learn is a reading: ACWOD freezes the trunk and retrains the last block and the head.
 2. Epsilon is linear in the *share* of old classes. That holds on images (benchmarks/acwod.py); which slope is best hangs on

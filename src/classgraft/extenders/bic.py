@@ -2,6 +2,10 @@
 
 Wu, Chen, Wang, Ye, Liu, Guo, Fu: Large Scale Incremental Learning, CVPR 2019, arXiv 1905.13260.
 
+    L = -(1 - a) log softmax(z)_y + a KL(softmax(v / T) || softmax(z_old / T)),  a = K_old / K,
+    v the old network's
+    then  z_new <- alpha z_new + beta,  min over alpha, beta of the held-out images' -log softmax(z)_y
+
 Differs from the paper:
 1. The correction is folded into the new rows (alpha w, alpha b + beta), so that the classifier stays linear and earlier
    corrections need no layers of their own.

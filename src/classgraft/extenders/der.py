@@ -3,6 +3,11 @@
 Yan, Xie, He: DER: Dynamically Expandable Representation for Class Incremental Learning, CVPR 2021, arXiv 2103.16788.
 The authors' code has neither masks nor pruning; those follow the paper's formulas.
 
+    L = -log softmax(H [f_1 .. f_t])_y
+        - lambda_a log softmax(H_a f_t)_(new class, or "old") + lambda_s L_S
+    L_S = sum_l K_l |m_(l-1)|_1 |m_l|_1 / sum_l K_l c_(l-1) c_l,  m_l = sigmoid(s e_l)
+    then  H anew: min of -log softmax(H [f_1 .. f_t] / delta)_y over as many images of every class
+
 Differs from the paper:
 1. No warm-up of the learning rate, after which the authors' code starts both heads anew.
 2. Rows for old features are kept, as the paper says (the authors' code draws them anew). The head has biases, which the

@@ -3,6 +3,9 @@
 Kirkpatrick and others: Overcoming catastrophic forgetting in neural networks, PNAS 2017, arXiv 1612.00796, equation 3.
 ``online``: Schwarz and others: Progress & Compress, ICML 2018, arXiv 1805.06370, section 4.
 
+    L = -log softmax(z)_y + lambda / 2 sum_i F_i (theta_i - theta*_i)^2,
+    F_i = mean_x sum_y p_y (d log p_y / d theta_i)^2
+
 Differs from the paper:
 1. A penalty for each task is kept as their sum, which is one quadratic: the same gradient, in the memory of one task.
 2. strength / 2 * importance is at most 1 / (2 lr), see ``classgraft.training.importance.holding``.

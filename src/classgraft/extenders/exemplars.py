@@ -3,6 +3,8 @@
 The baseline "experience replay" of Chaudhry et al.: On Tiny Episodic Memories in Continual Learning, arXiv 1902.10486,
 in the form of the class-incremental literature: whole epochs over a task.
 
+    L(theta) = mean over new images and exemplars together of -log softmax(z)_y
+
 Differs from the paper: one stream of all images in place of half a batch each, so that an exemplar counts for as much as
 a new image.
 """

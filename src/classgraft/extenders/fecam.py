@@ -4,6 +4,10 @@ Goswami, Liu, Twardowski, van de Weijer: FeCAM: Exploiting the Heterogeneity of 
 Continual Learning, NeurIPS 2023, arXiv 2309.14062. The body is frozen and the whole head is made anew: the rows of a
 trained head do not survive.
 
+    z_k = -(u - u_k)' R_k^-1 (u - u_k),  u, u_k = sign(f) |f|^lambda and its mean at length 1
+    R_k = correlations of S_k + gamma_1 V_1 I + gamma_2 V_2 (1 - I),
+    V_1, V_2 = mean of S_k on and off the diagonal
+
 Differs from the paper:
 1. Features that may be negative keep their sign under the power; of rectified features there are none.
 2. As in the authors' code, features and means are brought to length 1 before their difference is taken; the code shrinks

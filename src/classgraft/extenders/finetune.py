@@ -2,6 +2,8 @@
 
 The baseline "fine-tuning" of Li and Hoiem: Learning without Forgetting, ECCV 2016, arXiv 1606.09282, section 3.
 
+    L(theta) = mean over new photos of -log softmax(z)_y
+
 Differs from the paper: new rows start level with the old ones, in the mean direction of their photos, not at random.
 """
 

@@ -3,6 +3,9 @@
 Abati, Tomczak, Blankevoort, Calderara, Cucchiara, Bejnordi: Conditional Channel Gated Networks for Task-Aware Continual
 Learning, CVPR 2020, arXiv 2004.00070. Written from summaries and an unofficial implementation.
 
+    L = -log softmax(z)_y + lambda_s mean_l mean_c g_lc,
+    g_lc in 0..1 whether channel c of layer l is open for this photo
+
 Differs from the paper:
 1. Every kernel that fires on any photo of its task is frozen, and a gate that fired on none stays shut for that task, so
    that what a task answers keeps its bits for every image, not for those that were looked at.

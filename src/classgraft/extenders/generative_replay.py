@@ -4,6 +4,9 @@ Shin, Lee, Kim, Kim: Continual Learning with Deep Generative Replay, NIPS 2017, 
 a solver. The next solver learns from the new images, weight r, and from pictures that the old generator draws and the old
 solver labels, weight 1 - r; the next generator learns from the same mixture. Nothing else is kept.
 
+    L = -r log softmax(z(x))_y - (1 - r) log softmax(z(x'))_y',  x' drawn,
+    y' = argmax of the old network's z(x'),  r = 1 / t
+
 Differs from the paper:
 1. The generator is a variational autoencoder, not a WGAN with gradient penalty, and goes on from the weights of its earlier
    self. It can be told which class to draw (``conditional``).

@@ -5,6 +5,10 @@ as it is ("hard distillation": the old logits are equal by construction); rows f
 old ones and learn, in one joint softmax, from the new photos and from features that a generative model of the old
 classes makes up: one Gaussian mixture a class, fitted while the old images are at hand.
 
+    L(W, b) = mean over new photos of -log s_y
+        + base * mean over made-up features of -log s_y + decay / 2 |W|^2
+    s = softmax([old logits, W f + b]),  f the frozen features
+
 Differs from the paper:
 1. Where the old images are gone and nothing was kept of them, the model is read off the classifier's own head and the few
    new photos (``training/unseen.py``).

@@ -5,6 +5,9 @@ added weights alone, where the distillation loss compares base and expanded outp
 cross-entropy is taken *on generated base samples*. No term knows the label of a new photo, and both are the smaller the
 lower the new logits: the paper's own method cannot have been that. Its conditional autoencoder is replaced by what GLNE
 has here; the objective is as stated.
+
+    L = alpha KL(base || expanded; new photos)
+        + (1 - alpha) mean over made-up old features of -log s_y + decay / 2 |W|^2
 """
 
 from __future__ import annotations

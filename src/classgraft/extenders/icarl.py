@@ -2,6 +2,11 @@
 
 Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL: Incremental Classifier and Representation Learning, CVPR 2017, arXiv 1611.07725.
 
+    L = sum over new k of H([k = y], s(z_k))
+        + sum over old k of H(s(v_k), s(z_k)),  s = sigmoid, H(t, s) = -t log s - (1 - t) log(1 - s)
+    class = argmax_k cos(f, m_k),  m_k = mean over the exemplars of k of f / |f|,
+    v = what the old network says
+
 Differs from the paper:
 1. The old network answers for each augmented view, not once for each image.
 2. Where a task brings more images of known classes, their labels count as those of new classes do.

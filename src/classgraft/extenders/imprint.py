@@ -2,6 +2,8 @@
 
 Qi, Brown, Lowe: Low-Shot Learning with Imprinted Weights, CVPR 2018, arXiv 1712.07136, section 3.2.
 
+    w = c m / |m|,  m = mean over the photos of f / |f|,  c = mean length of the old rows
+
 Differs from the paper: the paper trains its base network with normalised features and rows. A network trained without
 has rows of another length, so here the imprinted direction is given the mean length of the old rows and their mean bias.
 """

@@ -1,4 +1,9 @@
-"""Joint training: all images, old and new, are at hand. The ceiling that other methods are measured against."""
+"""Joint training: all images, old and new, are at hand. The ceiling that other methods are measured against.
+
+Every weight learns, and every class is shown as often as the largest:
+
+    L(theta) = mean over the images of all classes of -log softmax(z)_y
+"""
 
 from __future__ import annotations
 

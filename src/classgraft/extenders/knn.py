@@ -5,6 +5,8 @@ The weighted vote of Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-p
 
 No image is kept, but a feature vector of each: what is kept grows with the images, not with the classes. The body is
 frozen and the whole head is made anew: the rows of a trained head do not survive.
+
+    p_c = sum over the k nearest f_i of class c of exp(cos(f, f_i) / tau) / the same sum over all k
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Li, Hoiem: Learning without Forgetting, ECCV 2016, arXiv 1606.09282 (TPAMI 2017), figure 3.
 
+    L = -log softmax(z)_y + lambda_o KL(softmax(v / T) || softmax(z_old / T)),
+    v = what the old network says of the same photo
+
 Differs from the paper:
 1. By default all classes share one softmax (``softmax="all"``), for the old and the new ones are to be told apart without
    being told the task. The paper's own form is ``softmax="heads"``.

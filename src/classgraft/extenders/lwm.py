@@ -4,6 +4,9 @@ Dhar, Singh, Peng, Wu, Chellappa: Learning without Memorizing, CVPR 2019, arXiv 
 cross-entropy, distillation, and the distance of Grad-CAM maps. For each new photo both maps are of the same class: the old
 one that the old network favours.
 
+    L = -log softmax(z)_y + beta KL(softmax(v / T) || softmax(z_old / T)) + gamma sum_j |q_j / |q| - p_j / |p||
+    q, p = ReLU(sum_k a_k A_k) of both networks,  a_k = mean over places of d z_c / d A_k
+
 Differs from the paper:
 1. All classes share one softmax, and L_D is that of LwF; with gamma 0 this is LwF without its warm-up, bit for bit.
 2. An empty map (the ReLU of Grad-CAM may leave nothing) has no direction; its image adds nothing to L_AD.

@@ -2,6 +2,9 @@
 
 Aljundi and others: Memory Aware Synapses: Learning what (not) to forget, ECCV 2018, arXiv 1711.09601, equations 3-5.
 
+    L = -log softmax(z)_y + lambda sum_i Omega_i (theta_i - theta*_i)^2,
+    Omega_i = sum over tasks of mean_x |d |z|^2 / d theta_i|
+
 Differs from the paper:
 1. The gradient's absolute value is taken for each image by itself, as equation 3 has it; the authors' code takes it after
    the sum over a batch, where images cancel each other.

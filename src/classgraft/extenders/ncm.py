@@ -4,6 +4,8 @@ Mensink, Verbeek, Perronnin, Csurka: Distance-Based Image Classification, PAMI 2
 means of length 1, as in Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL, CVPR 2017, arXiv 1611.07725, equation 2, on all images.
 
 The body is frozen and the whole head is made anew from the means: the rows of a trained head do not survive.
+
+    z_k = cos(f, m_k),  m_k = mean over the images of class k of f / |f|
 """
 
 from __future__ import annotations

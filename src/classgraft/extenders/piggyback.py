@@ -4,6 +4,8 @@ Mallya, Davis, Lazebnik: Piggyback: Adapting a Single Network to Multiple Tasks 
 arXiv 1801.06519. Weights, biases and batch norm (statistics too) stay as they are for ever, so what was learnt before keeps
 its bits; a task costs one bit a weight and its rows.
 
+    L(M) = -log softmax(z)_y,  z with weights W * [M > tau],  dL/dM taken to be dL/d[M > tau]
+
 Differs from the paper:
 1. The paper is told the task of an image. Here the features of every task's masked network, and of the network as it is,
    stand side by side; the rows of each task read their own, and all classes share one softmax when they answer. Within the

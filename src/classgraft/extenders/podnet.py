@@ -3,6 +3,11 @@
 Douillard, Cord, Ollion, Robert, Valle: PODNet: Pooled Outputs Distillation for Small-Tasks Incremental Learning, ECCV 2020,
 arXiv 2004.13513. This is its "CNN" form: the proxies answer, not nearest means.
 
+    L = [log sum_(k != y) exp(eta s_k) - eta (s_y - delta)]_+
+        + c lambda_c mean_l |pool(h_l) - pool(g_l)| + c lambda_f (1 - cos(f, f_old))
+    s_k = sum_p softmax_p(c_kp) c_kp,  c_kp = cos(theta_kp, f),  c = sqrt(K / K_new),
+    h_l, g_l = maps of the new and the old network
+
 Differs from the paper:
 1. Stages end where their last module does, after the ReLU, in any network: the last map of each resolution.
 2. In the neighbourhood loss the true class is left out of the sum, as equation 12 says. The authors' code adds 1 in its place.

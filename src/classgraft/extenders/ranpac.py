@@ -4,6 +4,8 @@ McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel: RanPAC: Random Projection
 Learning, NeurIPS 2023, arXiv 2307.02251, algorithm 1. The body is frozen and the whole head is made anew: the rows of a
 trained head do not survive.
 
+    z = C' (G + lambda I)^-1 h,  h = ReLU(R f),  G = sum h h',  C = sum h y'  (y one-hot, R random)
+
 Differs from the paper:
 1. The body is not adapted to the first task here: train it first (``finetune``) and ``remember`` that task.
 2. The authors' code chooses the ridge on the last fifth of the new task by a regression on the rest of that task alone;

@@ -3,6 +3,8 @@
 The usual "freeze the backbone and train the head" of transfer learning, with the old rows kept: cross-entropy over all
 classes on the new photos, nothing on the old ones. Adding no more than a row to a frozen feature extractor is the
 baseline "feature extraction" of Li and Hoiem: Learning without Forgetting, ECCV 2016, arXiv 1606.09282, section 3.
+
+    L(W, b) = mean over new photos of -log softmax([old logits, W f + b])_y + decay / 2 |W|^2
 """
 
 from __future__ import annotations

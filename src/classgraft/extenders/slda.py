@@ -3,6 +3,9 @@
 Hayes, Kanan: Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR Workshops 2020, arXiv
 1909.01520. The body is frozen and the whole head is made anew: the rows of a trained head do not survive.
 
+    z_k = m_k' P f - m_k' P m_k / 2,  P = ((1 - epsilon) S + epsilon I)^-1,
+    S = scatter about the means / images
+
 Differs from the paper:
 1. Its running covariance weighs an image that moves its class's mean by the number of all images seen; here the scatter
    about the means is exact (``Moments``), so that neither the order nor the cutting into tasks matters.

@@ -5,6 +5,11 @@ distillation" with the distillation loss of Hinton, Vinyals, Dean (arXiv 1503.02
 Every row of the head is free, old and new; features and what stands in for the old images are those of GLNE. No code of
 the paper is public; weight and temperature are those of Li and Hoiem, and the loss is multiplied by T squared, as Hinton
 has it.
+
+    L = mean over new photos of -log s_y + mean over stand-ins of -log s_y
+        + lambda T^2 KL(p_old || q_old) + decay / 2 |W - W_0|^2
+    s = softmax(W f + b),
+    p_old, q_old = the old network's and its own softmax(old logits / T)
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020, arXiv 1911.07053.
 
+    L = -(1 - a) log softmax(z)_y + a KL(softmax(v / T) || softmax(z_old / T)),  a = K_old / K,
+    v the old network's
+    then  W_new <- W_new * mean |w_old| / mean |w_new|
+
 Differs from the paper:
 1. Only rows are held non-negative that were so before (new ones start at zero). Those of a classifier that was trained
    without that restriction would lose what they know.

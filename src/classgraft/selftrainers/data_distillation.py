@@ -5,6 +5,8 @@ arXiv 1712.04440. A model trained on the labels looks at several views of each u
 back to the image, the answers become one hard annotation, and a student learns from both sets as if all were labels.
 A class is the same in every view, so that mapping back is the identity here.
 
+    L = -log p_y(x) - strength * log p_y'(u),  y' = argmax_k mean over views v of the model's p_k(v(u))
+
 Differs from the paper:
 1. It shows this for boxes and keypoints. Here answers are classes: probabilities are averaged over the views.
 2. The views are draws of an augmentation, by default crops of several sizes and their mirror images, where the paper has a

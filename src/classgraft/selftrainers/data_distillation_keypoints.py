@@ -5,6 +5,10 @@ arXiv 1712.04440. A model trained on the annotated images looks at each unlabell
 maps are brought back to the image, left and right changed back, and averaged, and the peaks are annotations. A student learns
 from both sets as if people had annotated them. ``data-distillation`` is the same for classes.
 
+    L = D(y, maps of x) + strength * D(y', maps of u),
+    y'_k = peak of mean over views v of v^-1(the model's map_k of v(u))
+    D(y, map) = KL(Gaussian about y || map)
+
 Differs from the paper:
 1. There is one of each keypoint in an image, so that no boxes have to be found and voted on.
 2. The threshold is on points, not on persons: as large a share of them is kept, the surest, as is annotated in the labelled

@@ -3,6 +3,8 @@
 Sohn, Berthelot, Li, Zhang, Carlini, Cubuk, Kurakin, Zhang, Raffel: FixMatch: Simplifying Semi-Supervised Learning with
 Consistency and Confidence, NeurIPS 2020, arXiv 2001.07685, algorithm 1.
 
+    L = -log p_y(weak x) - lambda_u mean over u of [max q >= tau] log p_(argmax q)(strong u),  q = p(weak u)
+
 Differs from the paper: RandAugment's magnitude is fixed where the paper draws it anew for each image.
 """
 

@@ -3,6 +3,9 @@
 Verma, Lamb, Kannala, Bengio, Lopez-Paz: Interpolation Consistency Training for Semi-Supervised Learning, IJCAI 2019,
 arXiv 1903.03825, algorithm 1.
 
+    L = -log p_y(x) + w(t) mean_k (p_k(l u_1 + (1 - l) u_2)
+        - (l p'_k(u_1) + (1 - l) p'_k(u_2)))^2,  p' of the average of weights
+
 Differs from the paper: each image has a share of its own, the larger one (the partner has the other, so nothing is lost).
 """
 

@@ -2,6 +2,9 @@
 
 Tarvainen, Valpola: Mean teachers are better role models, NIPS 2017, arXiv 1703.01780, section 2.
 
+    L = -log p_y(x) + w(t) mean_k (p_k(u) - p'_k(u))^2,  w(t) = w exp(-5 (1 - t / t_full)^2)
+    p' of weights theta' <- alpha theta' + (1 - alpha) theta
+
 Differs from the paper:
 1. The teacher has no dropout: only the view is another. It normalises by the batch, as the authors' does: by its averaged
    statistics it would pull on the gap between these and the batch's, which a large weight makes the whole of the lesson.

@@ -7,6 +7,10 @@ images; the teacher goes down h * CE(label, answer). As the label is drawn, this
 the old one as baseline: the gradient of the expected loss after the step, with no series expansion, and its sign is forced.
 The label and the view are the same in both steps.
 
+    student:  theta' = theta - eta grad CE(y', S(u)),  y' drawn from T(u)
+    teacher:  L = h CE(y', T(u)) + CE(y, T(x))
+        + lambda_u CE(sharpened T(weak u), T(strong u)),  h = CE(y, S_theta(x)) - CE(y, S_theta'(x))
+
 Differs from the paper:
 1. Published code takes soft answers as the teacher's target, which makes the feedback's gradient zero, or h with the other
    sign. Here labels are drawn and h is old less new.

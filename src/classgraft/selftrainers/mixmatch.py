@@ -3,6 +3,9 @@
 Berthelot, Carlini, Goodfellow, Papernot, Oliver, Raffel: MixMatch: A Holistic Approach to Semi-Supervised Learning,
 NeurIPS 2019, arXiv 1905.02249, algorithm 1.
 
+    L = CE(y', p(x')) + lambda_U t mean_k (q'_k - p_k(u'))^2,  q_k ~ (mean over views of p_k(u))^(1 / T)
+    x', y' = l (x, y) + (1 - l) (others), u', q' likewise,  l = max(b, 1 - b),  b from Beta(alpha, alpha)
+
 Differs from the paper: batch norm sees the whole mixed batch at once, where the authors interleave it.
 """
 

@@ -3,6 +3,9 @@
 Xie, Luong, Hovy, Le: Self-training with Noisy Student improves ImageNet classification, CVPR 2020, arXiv 1911.04252,
 algorithm 1. The student of one generation is the teacher of the next.
 
+    L = -log p_y(noised x) - strength * sum_k q_k log p_k(noised u),
+    q = the teacher's p(u);  the student is the next teacher
+
 Differs from the paper:
 1. Every student starts from the same weights, those given; none is larger than the one before.
 2. The weights that come back are the last ones, where the authors' code averages them over time.

@@ -3,6 +3,9 @@
 Lee: Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks, ICML workshop on
 challenges in representation learning, 2013.
 
+    L = -log p_y(x) - alpha(t) log p_y'(u),  y' = argmax p(u),
+    alpha(t) = alpha_f * share of the way from T_1 to T_2, in 0..1
+
 Differs from the paper:
 1. A threshold may be set, below which an image counts for nothing (0: none, as in the paper).
 2. Batch norm, which the paper's networks lack, sees unlabelled images with their own statistics and does not remember them.

@@ -3,6 +3,10 @@
 Berthelot, Carlini, Cubuk, Kurakin, Sohn, Zhang, Raffel: ReMixMatch: Semi-Supervised Learning with Distribution Alignment
 and Augmentation Anchoring, ICLR 2020, arXiv 1911.09785, algorithm 1.
 
+    L = CE(y', p(x')) + t lambda_U CE(q', p(u'))
+        + t lambda_U1 CE(q, p(strong u)) + lambda_r CE(quarters, r(turned u))
+    q_k ~ (p_k(weak u) prior_k / mean_k)^(1 / T),  x', y', u', q' mixed as MixMatch does
+
 Differs from the paper:
 1. Strong views are RandAugment's, where the paper tunes its own policy (CTAugment) as it goes.
 2. The mean answer is a running mean over steps, where the paper takes it over the last 128 batches.

@@ -2,6 +2,9 @@
 
 Laine, Aila: Temporal Ensembling for Semi-Supervised Learning, ICLR 2017, arXiv 1610.02242, algorithm 2.
 
+    L = -log p_y(x) + w(t) mean_k (p_k(u) - Z_k / (1 - alpha^n))^2,
+    Z <- alpha Z + (1 - alpha) p(u) at each of n epochs
+
 Differs from the paper: labelled images count for the cross-entropy alone, which is their mean; the paper's is a mean over the
 whole batch, and its weight of the other term is smaller by the same share, so that their ratio is this.
 """

@@ -2,6 +2,9 @@
 
 Xie, Dai, Hovy, Luong, Le: Unsupervised Data Augmentation for Consistency Training, NeurIPS 2020, arXiv 1904.12848,
 section 2.2 and 2.3.
+
+    L = -[p_y(x) <= eta(t)] log p_y(x)
+        - lambda [max q >= beta] sum_k q'_k log p_k(strong u),  q = p(weak u), q'_k ~ q_k^(1 / tau)
 """
 
 from __future__ import annotations

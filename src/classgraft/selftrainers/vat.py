@@ -3,6 +3,9 @@
 Miyato, Maeda, Koyama, Ishii: Virtual Adversarial Training, TPAMI 2018, arXiv 1704.03976, algorithm 1; with the entropy of
 the answers as a further term (Grandvalet, Bengio, NIPS 2004), the paper's "VAT + EntMin".
 
+    L = -log p_y(x) + alpha KL(p(u) || p(u + r))
+        - entropy * sum_k p_k(u) log p_k(u),  r = epsilon g / |g|,  g = grad_d KL(p(u) || p(u + xi d))
+
 Differs from the paper: the change is measured by its root mean square over the numbers of the network's input, so that
 one radius serves every size of image; the paper's length 8 on CIFAR-10 is 0.14.
 """

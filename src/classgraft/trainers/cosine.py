@@ -2,6 +2,8 @@
 
 Barz, Denzler: Deep Learning on Small Datasets without Pre-Training using Cosine Loss, WACV 2020, arXiv 1901.09054.
 
+    L(theta) = mean over images of 1 - z_y / |z|
+
 Differs from the paper: rows that are all 0 are drawn first. Outputs keep their length in the classifier that comes
 back, so that they stand where logits stand; the favoured class is the same.
 """

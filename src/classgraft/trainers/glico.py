@@ -3,6 +3,11 @@
 Azuri, Weinshall: Generative Latent Implicit Conditional Optimization when Learning from Small Sample, ICPR 2020, arXiv
 2003.14297.
 
+    L(G, C, z) = |G(z_i, noise) - x_i|_1 + perceptual * maps' difference
+        - strength * log softmax(C(G(z_i, noise)))_y,  |z_i| = 1
+    picture = G(slerp(z_i, z_j; t), noise),  slerp = (sin((1 - t) w) z_i + sin(t w) z_j) / sin w,
+    cos w = z_i z_j,  t in 0..reach
+
 Differs from the paper, and from its code where the two disagree:
 1. The great circle runs between the two points of each image (the code takes the angle over the batch), and from a point
    to itself where a class has one image. How far to go is drawn from 0..reach, and whether a picture stands in for an image

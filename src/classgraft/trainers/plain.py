@@ -2,6 +2,8 @@
 
 Kumar, Raghunathan, Jones, Ma, Liang: Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
 ICLR 2022, arXiv 2202.10054.
+
+    L(theta) = mean over images of -log softmax(z)_y
 """
 
 from __future__ import annotations
