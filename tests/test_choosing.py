@@ -34,7 +34,7 @@ def test_it_picks_by_what_is_at_hand_and_says_why() -> None:
     assert picked(kept)[1] == why
     method, why = picked(api.remember(bundle(), photos(OLD), "slda"))
     assert (method, "memory was made for" in why) == ("slda", True)
-    assert picked(bundle(), method="imprint") == ("imprint", "asked for")
+    assert picked(bundle(), method="imprint") == ("imprint", "chosen by name")
 
 
 def test_it_says_so_where_a_head_allows_none_of_its_ways() -> None:

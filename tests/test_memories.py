@@ -216,7 +216,7 @@ def test_a_class_that_an_extension_added_is_refined_and_undone(base: Bundle) -> 
     assert more.classes == grown.classes
     assert more.added == ("new",)
     assert more.history[-1]["updated"] == ["new"]
-    assert "1 classes refined by glne from 3 photos" in more.history[-1]["sentence"]
+    assert "1 class refined by glne from 3 photos" in more.history[-1]["sentence"]
     assert torch.equal(more.model.head.weight[:3], before[:3])
     assert not torch.equal(more.model.head.weight[3], before[3])
     kept: Any = memories.recall(more, "glne")

@@ -142,7 +142,7 @@ def test_a_class_is_proposed_accepted_and_undone(browser: Browser, place: Path) 
         browser.post("/predict", picture("cyan", 9), field="pictures", proposal=where.split("/")[-1])
     )
     after = browser.post(f"{where}/accept")
-    assert "Accepted. Last step now: 1 classes added by imprint from 3 photos." in words(after)
+    assert "Accepted. Last step now: 1 class added by imprint from 3 photos." in words(after)
     assert classgraft.load(place / "base").classes == (*OLD, "cyan")
     assert run("verify", place / "base").code == 0
     assert browser.get(where).status_code == 404

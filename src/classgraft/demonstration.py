@@ -28,6 +28,7 @@ from classgraft.training.answers import answers
 PREPARATION = Preparation(16, 16, (0.3, 0.3, 0.3), (0.38, 0.38, 0.38))
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OLD, PHOTOS = 8, 5
+REMEMBERED = "glne ({} kB kept of the old images)"
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,14 @@ def tell(seed: int = 0) -> Story:
     rows = [_row("before", base, test.of(NAMES[:OLD]), started)]
     for name, method, source, settings in (
         ("glne", "glne", None, {"views": 1}),
+        (REMEMBERED, "glne", old, {"views": 1}),
         ("finetune", "finetune", None, {"augment": "none", "lr": 0.002}),
         ("joint (saw the old images)", "joint", old, {"augment": "none", "epochs": 4}),
     ):
         started = time.perf_counter()
         grown = api.extend(base, photos, method=method, settings=settings, seed=seed, old_images=source)
-        rows.append(_row(name, grown, test, started))
+        kept = sum(memory.content.nbytes for memory in grown.memories.values())
+        rows.append(_row(name.format(round(kept / 1000)), grown, test, started))
     return Story(tuple(rows), test)
 
 
@@ -100,7 +103,7 @@ def save(story: Story, out: Path, command: str) -> None:
 def page(story: Story, command: str) -> str:
     """Every method that was run, beside one another."""
     chosen = story.rows[story.chosen]
-    roles: tuple[Role, ...] = ("chosen", "control", "ceiling")
+    roles: tuple[Role, ...] = ("chosen", "other", "control", "ceiling")
     rows = [(row.name, role, row.logits) for row, role in zip(story.rows[1:], roles, strict=True)]
 
     def picture(place: int) -> Picture:

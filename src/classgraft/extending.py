@@ -283,7 +283,7 @@ def _kept(
 def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
     """The method meant by a name, and why; ``auto`` picks on what is at hand (docs/choosing.md)."""
     if method != "auto":
-        return method, "asked for"
+        return method, "chosen by name"
     held = bundle.memories.get("glne")
     known = len(set(bundle.classes) & set(packing.words(held.content.plain))) if held else 0
     if held and not old_images and known < len(bundle.classes):
@@ -334,6 +334,11 @@ def _refuse_unkept(memory: object | None, method: str, names: Sequence[str]) -> 
 
 
 def _sentence(added: int, updated: int, method: str, photos: int, named: int) -> str:
-    parts = [f"{added} classes added"] * (added > 0 or not updated) + [f"{updated} classes refined"] * (updated > 0)
+    done = [f"{_counted(added, 'class', 'es')} added"] if added or not updated else []
+    done += [f"{_counted(updated, 'class', 'es')} refined"] if updated else []
     more = f" and {named} that it named itself" if named else ""
-    return f"{' and '.join(parts)} by {method} from {photos} photos{more}"
+    return f"{' and '.join(done)} by {method} from {_counted(photos, 'photo', 's')}{more}"
+
+
+def _counted(count: int, thing: str, ending: str) -> str:
+    return f"{count} {thing}{ending if count != 1 else ''}"
