@@ -1,4 +1,4 @@
-"""Makes the pages, the drawings and the README's table that hold what the JSON files under benchmarks/results/ say.
+"""Makes the pages, drawings and short tables that hold what the JSON files under benchmarks/results/ say.
 
 python benchmarks/tables.py            writes them
 python benchmarks/tables.py --check    fails if they are not what the JSON files give
@@ -28,7 +28,7 @@ from sections.flowers import (
 from sections.keeping import acwod, frozen, memories
 from sections.labels import few, moons, transfer, unlabelled
 from sections.rates import speed
-from sections.streams import attention, dropout, masks, permuted, reference, replay, stream, ways
+from sections.streams import attention, dropout, leaders, masks, permuted, reference, replay, stream, ways
 from sections.students import distillation, smaller
 from sections.trust import broken, parity, release, unknown
 
@@ -44,17 +44,25 @@ def main() -> None:
     pages = {DOCS / "results.md": "\n\n".join([HEAD, *filter(None, sections)]) + "\n"}
     drawings = pictures(found)
     pages |= {**drawings, DOCS / "gallery.md": gallery(drawings)}
-    readme = (ROOT / "README.md").read_text("utf-8")
-    before, _, rest = readme.partition("<!-- flowers -->")
-    pages[ROOT / "README.md"] = (
-        f"{before}<!-- flowers -->\n{short(found)}<!-- /flowers -->{rest.partition('<!-- /flowers -->')[2]}"
-    )
+    tables = {"flowers": short(found), "stream": leaders(found)}
+    for page in (ROOT / "README.md", DOCS / "choosing.md"):
+        pages[page] = filled(page.read_text("utf-8"), tables)
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv:
         sys.exit(f"stale, run benchmarks/tables.py: {', '.join(map(str, stale))}" if stale else 0)
     for path in stale:
         path.write_text(pages[path], "utf-8")
         print(path)
+
+
+def filled(page: str, tables: dict[str, str]) -> str:
+    """A page with these tables between the comments that name them."""
+    for name, table in tables.items():
+        before, begins, rest = page.partition(f"<!-- {name} -->")
+        if begins:
+            _, ends, after = rest.partition(f"<!-- /{name} -->")
+            page = f"{before}{begins}\n{table}{ends}{after}"
+    return page
 
 
 HEAD = """# Results

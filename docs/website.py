@@ -27,12 +27,15 @@ from classgraft import catalogue
 from classgraft.catalogue import Entry
 
 HERE = Path(__file__).resolve().parent
-PAGES = (("walks", "Four walks"), ("tutorial", "A lecture's program"), ("serving", "In the browser"),
-         ("choosing", "Which method"), ("methods/index", "Methods"), ("detectors", "Detectors"),
-         ("keypoints", "Keypoints"), ("results", "Results"), ("gallery", "Gallery"), ("speed", "Speed"),
-         ("calibration", "Calibration"),
-         ("security", "Security"), ("architecture", "Architecture"), ("coverage", "Coverage"),
-         ("contributing", "Contributing"), ("api", "API reference"), ("changelog", "Changelog"))  # fmt: skip
+PAGES = {
+    "Use it": (("walks", "Four walks"), ("serving", "In the browser"), ("choosing", "Which method"),
+               ("tutorial", "A lecture's program"), ("detectors", "Detectors"), ("keypoints", "Keypoints")),
+    "Methods": (("methods/index", "All methods"), ("calibration", "Old against new")),
+    "Measured": (("results", "Results"), ("gallery", "Gallery"), ("speed", "Speed")),
+    "The project": (("api", "API reference"), ("architecture", "Architecture"), ("contributing", "Contributing"),
+                    ("coverage", "Coverage"), ("security", "Security"), ("changelog", "Changelog")),
+}  # fmt: skip
+"""What stands in the bar beside each page."""
 VERBS = {
     "extend": "Add classes to a trained model",
     "train": "Train from labelled images",
@@ -56,10 +59,9 @@ def write(to: Path) -> None:
     """All pages as Markdown, for Sphinx."""
     shutil.copytree(HERE, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "_build", "__pycache__"))
     shutil.copy(HERE / "conf.py", to)
-    tree = "\n".join(f"{title} <{name}>" for name, title in PAGES)
-    (to / "index.md").write_text(
-        f"{_placed('README.md')}\n\n```{{toctree}}\n:hidden:\n\nQuick start <self>\n{tree}\n```\n", "utf-8"
-    )
+    trees = [f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n{_tree(pages)}\n```" for part, pages in PAGES.items()]
+    trees.insert(0, "```{toctree}\n:hidden:\n\nQuick start <self>\n```")
+    (to / "index.md").write_text("\n\n".join([_placed("README.md"), *trees]) + "\n", "utf-8")
     for name in ("CONTRIBUTING", "CHANGELOG"):
         (to / f"{name.lower()}.md").write_text(_placed(f"{name}.md"), "utf-8")
     (to / "methods").mkdir()
@@ -67,6 +69,10 @@ def write(to: Path) -> None:
     for entry in catalogue.ENTRIES:
         (to / f"methods/{slug(entry)}.md").write_text(method(entry), "utf-8")
     (to / "api.md").write_text(api(), "utf-8")
+
+
+def _tree(pages: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"{title} <{name}>" for name, title in pages)
 
 
 def _placed(name: str) -> str:

@@ -98,6 +98,24 @@ def stream(found: dict[str, Any]) -> str:
     return "\n\n".join([*parts, basis(result)])
 
 
+def leaders(found: dict[str, Any]) -> str:
+    """Every learner of the stream by what it ends with, the best first."""
+    if "stream" not in found:
+        return ""
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in found["stream"]["rows"] if "," not in row["method"]):
+        draws = [row for row in found["stream"]["rows"] if row["method"] == method]
+        shown = [{key: 100 * row[key] for key in ("last", "average")} for row in draws]
+        size, kept = (sum(row[key] for row in draws) / len(draws) / 2**20 for key in ("model_bytes", "bytes"))
+        last = sum(row["last"] for row in draws) / len(draws)
+        lines.append(
+            (last, [method, over(shown, "last"), over(shown, "average"), f"{size:.1f}", f"{kept:.1f}", str(len(draws))])
+        )
+    lines.sort(key=lambda line: -line[0])
+    head = ["method", "last", "average", "model, MiB", "memory, MiB", "seeds"]
+    return f"\n{grid(head, [line for _, line in lines])}\n\n"
+
+
 def reference(found: dict[str, Any]) -> str:
     """Filled by benchmarks/reference.py: the same streams by another library."""
     if "reference" not in found:
