@@ -614,6 +614,16 @@ def test_python_calls_are_refused_with_the_same_sentences(
     assert says in str(error.value)
 
 
+def test_what_has_no_end_is_quoted_with_its_middle_left_out() -> None:
+    said = str(InputError(f"'{'a' * 5000}' is no class; give one of these: {'name, ' * 1000}or none."))
+    assert said.startswith("'aaaa")
+    assert "' is no class; give one of these: name, name" in said
+    assert said.endswith("name, or none.")
+    assert len(said) <= 1500
+    words = "give it a name of its own, such as 'foxglove'."
+    assert str(InputError(words)) == words
+
+
 def test_names_that_are_no_paths_from_python() -> None:
     names = ("../../etc/passwd", "日本/語 🌸", "a.b", "\u0639\u0631\u0628\u064a")
     grown = classgraft.extend(Tiny(), ["a", "b", "c"], dict.fromkeys(names, FLOATS), method="imprint")

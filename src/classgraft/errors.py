@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+WORD, SENTENCE = 300, 1500
+"""Characters of a word, and of a message, at most: what is quoted in one comes from outside and may have no end."""
 
 
 class InputError(ValueError):
     """Something given from outside is wrong. The message is one sentence: it names the thing and the remedy."""
+
+    def __init__(self, sentence: object = "") -> None:
+        words = re.sub(rf"\S{{{WORD + 1},}}", lambda word: _cut(word[0], WORD), str(sentence))
+        super().__init__(_cut(words, SENTENCE))
+
+
+def _cut(text: str, most: int) -> str:
+    """With its middle left out, where it is longer than this."""
+    return text if len(text) <= most else f"{text[: most - most // 4 - 3]}...{text[-(most // 4) :]}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
