@@ -60,6 +60,10 @@ SIZED = ("exemplars", "icarl", "wa", "der")
 """Of which there are rows of other sizes in benchmarks/stream.py."""
 
 
+ALIKE = ("finetune", "lwf", "ewc", "mas", "joint", "exemplars", "wa", "bic", "der")
+"""Methods whose first step is plain training, but for where rows start and which of them have a bias."""
+
+
 def stream(found: dict[str, Any]) -> str:
     """Filled by benchmarks/stream.py: every learner, and what more bytes or fewer parameters do."""
     if "stream" not in found:
@@ -81,11 +85,16 @@ def stream(found: dict[str, Any]) -> str:
             thousands = over([{"": row["parameters"] / 1000} for row in draws], "")
             whole = f"{(mean['bytes'] + mean['model_bytes']) / 2**20:.1f}"
             sized.append([*row, thousands, whole, str(len(draws))])
+    first = [100 * row["seen"][0] for row in result["rows"] if row["method"] in ALIKE and row.get("seen")]
+    spread = (
+        f" The first ten classes, which {len(first)} of these runs learn alike but for chance, are between {min(first):.0f} and"
+        f" {max(first):.0f} % right, so that of one seed each a few points say nothing." if first else ""
+    )  # fmt: skip
     parts = [
         f"## A stream of Tiny-ImageNet classes\n\n{result['what']}; {result['n']:,} test images after the last step. One recipe"
         " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"
         " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
-        " beside one or two other jobs.",
+        f" beside one or two other jobs.{spread}",
         grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "on", "seeds"], learners),
     ]
     if any(method.startswith("der") for method, *_ in sized):
