@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-WORD, SENTENCE = 300, 1500
+WORD, SENTENCE = 600, 1500
 """Characters of a word, and of a message, at most: what is quoted in one comes from outside and may have no end."""
 
 
