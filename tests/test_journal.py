@@ -160,6 +160,15 @@ def test_a_generator_that_the_objective_draws_from_goes_on_too(tmp_path: Path) -
     assert noisy(tmp_path / "broken") == noisy(tmp_path / "whole")
 
 
+def test_the_last_epochs_are_told_though_the_kill_came_before_their_lines(tmp_path: Path) -> None:
+    trained(tmp_path)
+    told = tmp_path / "metrics.jsonl"
+    whole = told.read_text()
+    told.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert trained(tmp_path)[1] == 0
+    assert told.read_text() == whole
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="run folder"), keeping(tmp_path / "file"):

@@ -88,7 +88,8 @@ class Entry:
                 restore(carried, saved)
             _set_random_state(found["random"][world().rank])
             position = Position(**found["position"])
-            self.journal.records.keep(self.key.number, self.what, position.epochs)
+            if world().rank == 0:
+                self.journal.records.keep(self.key.number, self.what, position.epochs)
             return position
         return Position()
 

@@ -34,13 +34,8 @@ class Records:
             self.board.close()
 
     def keep(self, run: int, what: str, epochs: Epochs) -> None:
-        """These epochs are known already."""
+        """These epochs are known already; a run that was killed may not have come to writing the last of them."""
         self.runs[run] = (what, list(epochs))
-
-    def write(self, run: int, what: str, epochs: Epochs, seconds: float) -> None:
-        """Write anew what is known, with the epochs of this run, which took some seconds since they were last written."""
-        told = len(self.runs[run][1]) if run in self.runs else 0
-        self.keep(run, what, epochs)
         lines = [
             json.dumps({"run": number, "what": name, "epoch": epoch, **terms}, ensure_ascii=False)
             for number, (name, known) in sorted(self.runs.items())
@@ -49,6 +44,11 @@ class Records:
         fresh = self.folder / "metrics.fresh"
         fresh.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         fresh.replace(self.folder / "metrics.jsonl")
+
+    def write(self, run: int, what: str, epochs: Epochs, seconds: float) -> None:
+        """Write anew what is known, with the epochs of this run, which took some seconds since they were last written."""
+        told = len(self.runs[run][1]) if run in self.runs else 0
+        self.keep(run, what, epochs)
         with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"run": run, "epochs": len(epochs), "seconds": round(seconds, 3)}) + "\n")
         if self.board is not None:
