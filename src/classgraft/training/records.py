@@ -34,7 +34,7 @@ class Records:
             self.board.close()
 
     def keep(self, run: int, what: str, epochs: Epochs) -> None:
-        """These epochs are known already; a run that was killed may not have come to writing the last of them."""
+        """Write anew what is known, with these epochs; a run killed earlier may not have come to the last of them."""
         self.runs[run] = (what, list(epochs))
         lines = [
             json.dumps({"run": number, "what": name, "epoch": epoch, **terms}, ensure_ascii=False)
@@ -46,7 +46,7 @@ class Records:
         fresh.replace(self.folder / "metrics.jsonl")
 
     def write(self, run: int, what: str, epochs: Epochs, seconds: float) -> None:
-        """Write anew what is known, with the epochs of this run, which took some seconds since they were last written."""
+        """Keep the epochs of this run, and tell of the seconds since they were last written."""
         told = len(self.runs[run][1]) if run in self.runs else 0
         self.keep(run, what, epochs)
         with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
