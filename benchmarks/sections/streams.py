@@ -87,9 +87,11 @@ def stream(found: dict[str, Any]) -> str:
             sized.append([*row, thousands, whole, str(len(draws))])
     first = [100 * row["seen"][0] for row in result["rows"] if row["method"] in ALIKE and row.get("seen")]
     spread = (
-        f" The first ten classes, which {len(first)} of these runs learn alike but for chance and for how their rows begin, are between {min(first):.0f} and"
-        f" {max(first):.0f} % right, so that of one seed each a few points say nothing." if first else ""
-    )  # fmt: skip
+        f" The first ten classes, which {len(first)} of these runs learn alike but for chance and for how their rows begin, are"
+        f" between {min(first):.0f} and {max(first):.0f} % right, so that of one seed each a few points say nothing."
+        if first
+        else ""
+    )
     parts = [
         f"## A stream of Tiny-ImageNet classes\n\n{result['what']}; {result['n']:,} test images after the last step. One recipe"
         " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"

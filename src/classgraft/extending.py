@@ -98,6 +98,12 @@ def _in_memory(
     for name, own in zip(classes, photos.values(), strict=True):
         if isinstance(own, Tensor):
             stack = own if own.ndim == 4 else own[None]
+            fits = stack.ndim == 4 and stack.shape[1] == 3 and (stack.dtype == torch.uint8 or stack.is_floating_point())
+            if len(stack) and not fits:
+                raise InputError(
+                    f"The photos of '{name}' are {str(stack.dtype).removeprefix('torch.')} {tuple(own.shape)}; give RGB as"
+                    " uint8 or floats, (N, 3, H, W) or (3, H, W)."
+                )
             if len(stack) and not stack.is_floating_point():  # as files are read
                 pictures = (Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in stack)
                 stack = torch.stack([square(picture, preparation.canvas) for picture in pictures])
