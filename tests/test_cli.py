@@ -15,7 +15,7 @@ from outside import NEW, OLD, Tiny, contents, copied, done, furnish, is_sentence
 from PIL import Image
 
 import classgraft
-from classgraft import api, catalogue, demonstration, extending
+from classgraft import api, catalogue, demonstration, looking
 from classgraft.data.images import Images
 from classgraft.training.answers import answers
 
@@ -453,7 +453,7 @@ def test_photos_in_memory_are_cropped_and_counted_as_files_are(tmp_path: Path) -
         bundle.model, OLD, {"x": wide, "y": wide.transpose(2, 3)}, method="imprint", size=8, resize=8
     )
     assert grown.classes == (*OLD, "x", "y")
-    across, down = extending._in_memory({"x": wide, "y": wide.transpose(2, 3)}, bundle.preparation).pixels
+    across, down = looking.in_memory({"x": wide, "y": wide.transpose(2, 3)}, bundle.preparation).pixels
     assert across.float().mean() > 240
     assert torch.equal(down, across.transpose(1, 2))
     good, bad = photo(tmp_path / "a.png", "cyan"), tmp_path / "b.png"

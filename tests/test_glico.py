@@ -15,10 +15,10 @@ from torch import Tensor
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
+from classgraft.latent_page import WAYS, of_latent
 from classgraft.models.classifier import untrained
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
-from classgraft.pages import WAYS, of_latent
 from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
 from classgraft.training.latent import Latent, dealt_in, learn, slerp
 from classgraft.training.loop import fit

@@ -10,34 +10,26 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from classgraft import catalogue, detectors, memories, packing, promises
 from classgraft.bundle import Bundle, Kept, grafted
+from classgraft.choosing import choose
 from classgraft.data.boxes import Boxed
-from classgraft.data.decode import square
 from classgraft.data.images import Images, Task
-from classgraft.data.names import check_names, match, normal
-from classgraft.data.sources import open_files, open_sources
+from classgraft.data.names import match, normal
+from classgraft.data.sources import open_sources
 from classgraft.errors import InputError
 from classgraft.history import event_of, settings_of
 from classgraft.importing import import_model
-from classgraft.looking import Sources, images_of, known_images, unlabelled_images
+from classgraft.looking import Pictures, Sources, images_of, in_memory, known_images, unlabelled_images
 from classgraft.models.classifier import Classifier
 from classgraft.models.detector import Detector
-from classgraft.models.heads import plain
-from classgraft.models.preparation import Preparation
 from classgraft.selftrainers.pseudo_labels import named
 from classgraft.trainers.glico import enriched
 from classgraft.training.importance import Importance
 from classgraft.training.journal import hangs_on, open_journal
 from classgraft.verbs import Extender
-
-FEW = 100
-"""Classes, below which the head alone says too little of its classes (docs/choosing.md)."""
-Pictures = Sequence[str | Path] | Tensor
-"""Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
 
 
 @overload
@@ -83,39 +75,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         imported |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "size": side, "resize": side}
     bundle = import_model(model, classes=names, **imported)
     told = {key: options[key] for key in ("strict", "warn") if key in options}
-    taken = _in_memory(photos, bundle.preparation, **told)
+    taken = in_memory(photos, bundle.preparation, **told)
     return _extend_bundle(bundle, taken, **options).model.train(model.training)
-
-
-def _in_memory(
-    photos: Mapping[str, Pictures],
-    preparation: Preparation,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-) -> Images:
-    classes = check_names(list(photos))
-    stacks = []
-    for name, own in zip(classes, photos.values(), strict=True):
-        if isinstance(own, Tensor):
-            stack = own if own.ndim == 4 else own[None]
-            fits = stack.ndim == 4 and stack.shape[1] == 3 and (stack.dtype == torch.uint8 or stack.is_floating_point())
-            if len(stack) and not fits:
-                raise InputError(
-                    f"The photos of '{name}' are {str(stack.dtype).removeprefix('torch.')} {tuple(own.shape)}; give RGB as"
-                    " uint8 or floats, (N, 3, H, W) or (3, H, W)."
-                )
-            if len(stack) and not stack.is_floating_point():  # as files are read
-                pictures = (Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in stack)
-                stack = torch.stack([square(picture, preparation.canvas) for picture in pictures])
-        else:
-            stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
-        if not len(stack):
-            raise InputError(f"The class '{name}' has no photo; give one at least.")
-        stacks.append(stack)
-    if len({(stack.dtype, *stack.shape[1:]) for stack in stacks}) > 1:
-        raise InputError("The classes' tensors differ in type or size; give all photos in one form.")
-    labels = torch.arange(len(stacks)).repeat_interleave(torch.tensor([len(stack) for stack in stacks]))
-    return Images(torch.cat(stacks), labels, classes, preparation)
 
 
 def _extend_bundle(
@@ -284,33 +245,6 @@ def _kept(
     for name in memories.lost(bundle, held):
         warn(f"What {name} kept belongs to the weights before this step and is dropped; undo brings it back.")
     return held
-
-
-def choose(method: str, bundle: Bundle, old_images: bool) -> tuple[str, str]:
-    """The method meant by a name, and why; ``auto`` picks on what is at hand (docs/choosing.md)."""
-    if method != "auto":
-        return method, "chosen by name"
-    held = bundle.memories.get("glne")
-    known = len(set(bundle.classes) & set(packing.words(held.content.plain))) if held else 0
-    if held and not old_images and known < len(bundle.classes):
-        return "glne", f"something is kept of {known} of {len(bundle.classes)} classes; of the others the head tells"
-    if old_images or held:
-        return (
-            "glne",
-            "what is kept of the old classes is used, a few kilobytes a class, as good as their real features",
-        )
-    if bundle.memories:
-        kept = list(bundle.memories)[-1]
-        return kept, "it is what this model's memory was made for"
-    if not plain(bundle.model.head):
-        raise InputError(
-            "The model's head is not made of plain rows and nothing is kept of its classes; name the method that made it,"
-            " or give --old-images."
-        )
-    why = "no old image is at hand, and of the ways that need none it had the best harmonic mean from 1 to 20 photos a class"
-    if len(bundle.classes) < FEW:
-        why += f"; of so few classes ({len(bundle.classes)}) its picture is coarse: --old-images would keep them better"
-    return "glne", why
 
 
 def _refuse_known(bundle: Bundle, names: Sequence[str], update: bool = False) -> tuple[str, ...]:

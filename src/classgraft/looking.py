@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from classgraft.bundle import Bundle
+from classgraft.data.decode import square
 from classgraft.data.images import Images
-from classgraft.data.names import match
+from classgraft.data.names import check_names, match
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
 from classgraft.data.streaming import load_within
 from classgraft.errors import InputError
@@ -22,6 +25,8 @@ CHUNK = 1024
 
 Sources = str | Path | Source | Sequence[str | Path | Source]
 """Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
+Pictures = Sequence[str | Path] | Tensor
+"""Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
 
 
 def images_of(
@@ -39,6 +44,38 @@ def images_of(
     _say_skipped(loaded.skipped, warn)
     labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
     return Images(loaded.pixels, labels, source.classes, preparation, loaded.names)
+
+
+def in_memory(
+    photos: Mapping[str, Pictures],
+    preparation: Preparation,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Images:
+    """Photos by the names of their classes, as files or tensors."""
+    classes = check_names(list(photos))
+    stacks = []
+    for name, own in zip(classes, photos.values(), strict=True):
+        if isinstance(own, Tensor):
+            stack = own if own.ndim == 4 else own[None]
+            fits = stack.ndim == 4 and stack.shape[1] == 3 and (stack.dtype == torch.uint8 or stack.is_floating_point())
+            if len(stack) and not fits:
+                raise InputError(
+                    f"The photos of '{name}' are {str(stack.dtype).removeprefix('torch.')} {tuple(own.shape)}; give RGB as"
+                    " uint8 or floats, (N, 3, H, W) or (3, H, W)."
+                )
+            if len(stack) and not stack.is_floating_point():  # as files are read
+                read = (Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in stack)
+                stack = torch.stack([square(picture, preparation.canvas) for picture in read])
+        else:
+            stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
+        if not len(stack):
+            raise InputError(f"The class '{name}' has no photo; give one at least.")
+        stacks.append(stack)
+    if len({(stack.dtype, *stack.shape[1:]) for stack in stacks}) > 1:
+        raise InputError("The classes' tensors differ in type or size; give all photos in one form.")
+    labels = torch.arange(len(stacks)).repeat_interleave(torch.tensor([len(stack) for stack in stacks]))
+    return Images(torch.cat(stacks), labels, classes, preparation)
 
 
 def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:

@@ -1,39 +1,29 @@
-"""Pages of what was measured, in the pages' own terms: of an extension, and of what GLICO learns of a few images."""
+"""The page of an extension: what was measured, in the page's own terms."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from classgraft import api, catalogue, metrics
+from classgraft import api, metrics
 from classgraft.bundle import Bundle
 from classgraft.data.decode import open_rgb
-from classgraft.data.images import Images
 from classgraft.data.names import normal
 from classgraft.data.sources import Source, open_source
 from classgraft.errors import InputError
 from classgraft.history import versions
-from classgraft.report import gallery, plots
 from classgraft.report.page import ClassResult, Confusion, Cost, Curve, Pair, Picture, Promise, Report, Result, render
-from classgraft.trainers.glico import GLICO
 from classgraft.training.answers import answers
-from classgraft.training.latent import Latent
 
 Role = Literal["before", "chosen", "other", "control", "ceiling"]
 PAIRS, PICTURES = 8, 4
-WAYS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
-"""Shares of the great circle at which pictures are shown."""
-ROWS = 20
-"""Classes, at most, of which there are pictures between two images."""
 
 
 def of_extension(
@@ -96,88 +86,6 @@ def _renamed(source: Source, changes: Sequence[tuple[str, str]]) -> Source:
     for old, new in changes:
         names = [old if name == new else name for name in names]
     return dataclasses.replace(source, classes=tuple(names))
-
-
-def of_latent(bundle: Bundle, images: Images, settings: Mapping[str, Any] | None = None, *, command: str = "") -> str:
-    """The page of what ``glico`` learns of a few images: pictures between two of each class, and its points by class.
-
-    The same images, bundle, settings and seed give ``train`` by ``glico`` the same generator. GLO, which does without the
-    class loss, is learnt beside it and drawn likewise.
-
-    Args:
-        bundle: whose body compares pictures, where it is trained.
-        images: labelled ones of the bundle's classes, as its model takes them; uint8.
-        settings: fields of ``glico``.
-        command: shown on the page.
-
-    Raises:
-        InputError: there are not two images.
-    """
-    method, known = catalogue.trainer("glico", settings), images.of(bundle.classes)
-    assert isinstance(method, GLICO)
-    if len(known) < 2:
-        raise InputError(f"There are {len(known)} images to show pictures between; give two at least.")
-    learnt = {
-        name: each.learnt(bundle.model, known, len(known.classes))
-        for name, each in (("glico", method), ("glo (no class loss)", dataclasses.replace(method, strength=0.0)))
-    }
-    drawings = []
-    for name, latent in learnt.items():
-        place, labels = latent.plane().tolist(), known.labels.tolist()
-        groups = [
-            (word, [(x, y) for (x, y), label in zip(place, labels, strict=True) if label == k])
-            for k, word in enumerate(known.classes)
-        ]
-        shown = plots.scatter(
-            [group for group in groups if group[1]], f"Points of {name}", ("first axis", "second axis")
-        )
-        drawings.append(
-            (f"The point of each image, by {name}, on the two axes along which the points differ most.", shown)
-        )
-    what = (
-        f"From {len(known)} images of {len(known.classes)} classes, {method.drawing} steps. In training a picture lies up to"
-        f" {method.reach:g} of the way from an image's point to that of another image of its class."
-    )
-    header = ("", "images", "mean difference of pixels", "cosine within a class", "cosine between classes")
-    numbers = tuple(_numbers(name, latent, known) for name, latent in learnt.items())
-    return gallery.render(gallery.Gallery(
-        "What lies between a few images", f"{what} {command}".strip(), header, numbers, (),
-        ("an image", *(f"{way:g} of the way" for way in WAYS), "another of its class"),
-        _between(learnt["glico"], known), 96, tuple(drawings),
-    ))  # fmt: skip
-
-
-def _numbers(name: str, latent: Latent, images: Images) -> tuple[str, ...]:
-    device = latent.points.device
-    apart = [
-        (latent.along(some, some, (0.0,))[:, 0] - images.raw(some, device)).abs().mean((1, 2, 3))
-        for some in torch.arange(len(images), device=device).split(64)
-    ]
-    cosines = ("-" if math.isnan(value) else f"{value:.2f}" for value in latent.likeness())
-    return name, f"{len(images)}", f"{float(torch.cat(apart).mean()):.3f}", *cosines
-
-
-def _between(latent: Latent, images: Images) -> tuple[tuple[Tensor, ...], ...]:
-    """For each class a row of its first image, pictures on the way to another, and that one."""
-    first = torch.stack([torch.nonzero(images.labels == k)[0, 0] for k in images.labels.unique()[:ROWS]])
-    first = first.to(latent.points.device)
-    second = latent.partner(first, torch.zeros(len(first), device=first.device))
-    drawn = (255 * latent.along(first, second, WAYS)).round().clamp(0, 255).to(torch.uint8).cpu()
-    ends = [images.pixels[index.cpu()] for index in (first, second)]
-    return tuple((start, *row, end) for start, row, end in zip(ends[0], drawn, ends[1], strict=True))
-
-
-def write(html: str, path: Path) -> None:
-    """Put the page in its place, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(html, "utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise InputError(f"'{path}' cannot be written ({error.strerror}); choose another place with --out.") from error
 
 
 def comparing(

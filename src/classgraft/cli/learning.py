@@ -140,9 +140,11 @@ def latent(
     strict: Strict = False,
 ) -> None:
     """Write a page of what glico learns of a few images: pictures between them, and its latent space by class."""
-    from classgraft import api, pages, teaching
+    from classgraft import api, teaching
     from classgraft.data.sources import open_sources
+    from classgraft.latent_page import of_latent
     from classgraft.models.sources import argument
+    from classgraft.storage import write_text
 
     with running(device, None), progress():
         source = open_sources(images)
@@ -151,8 +153,8 @@ def latent(
         )
         known = api.images_of(source, bundle.preparation, strict=strict, warn=warn)
         known, settings = known.shots(shots, seed) if shots else known, {"seed": seed} | settings_of(set_)
-        html = pages.of_latent(placed(bundle), known, settings, command=command())
-    pages.write(html, out)
+        html = of_latent(placed(bundle), known, settings, command=command())
+    write_text(html, out)
     print(out)
 
 

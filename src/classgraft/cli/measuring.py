@@ -62,12 +62,13 @@ def report(
     skip_unknown: SkipUnknown = False,
 ) -> None:
     """Write a page that shows what the last extension gave and what it cost, on labelled images."""
-    from classgraft import pages
+    from classgraft.pages import of_extension
+    from classgraft.storage import write_text
 
     page = out or bundle / "report.html"
     with progress():
-        html = pages.of_extension(load(bundle), images, skip_unknown=skip_unknown, command=command(), warn=warn)
-    pages.write(html, page)
+        html = of_extension(load(bundle), images, skip_unknown=skip_unknown, command=command(), warn=warn)
+    write_text(html, page)
     print(page)
 
 

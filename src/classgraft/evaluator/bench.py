@@ -33,7 +33,7 @@ from classgraft.evaluator.spread import one_by_one, over_ray
 from classgraft.extenders.finetune import Finetune
 from classgraft.history import versions
 from classgraft.models.classifier import Classifier
-from classgraft.pages import write
+from classgraft.storage import write_text
 from classgraft.training.carries import digest
 from classgraft.training.engine import device as chosen_device
 from classgraft.training.engine import engine, part_of
@@ -110,7 +110,7 @@ def bench(
             found[cell.name] = line
             tell(_told(cell, line, " (was there)"))
     for cell, line in (over_ray if ray else one_by_one)(job, [cell for cell in cells if cell.name not in found]):
-        write(json.dumps({"facts": job.facts(cell), "result": line}, indent=1), _file(folder, cell))
+        write_text(json.dumps({"facts": job.facts(cell), "result": line}, indent=1), _file(folder, cell))
         shutil.rmtree(job.runs(cell), ignore_errors=True)
         found[cell.name] = line
         tell(_told(cell, line))
@@ -236,8 +236,8 @@ def _put(
         "versions": versions(),
     }
     results: dict[str, Any] = json.loads(json.dumps(gathered, allow_nan=False))  # as whoever reads the file has it
-    write(json.dumps(results, indent=1, ensure_ascii=False) + "\n", folder / "results.json")
-    write(page(results, command), folder / "report.html")
+    write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", folder / "results.json")
+    write_text(page(results, command), folder / "report.html")
     return results
 
 
