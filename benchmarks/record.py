@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,23 +95,39 @@ def write(name: str, what: str, **facts: Any) -> Path:
 
 
 def add(
-    name: str, what: str, rows: list[dict[str, Any]], order: Callable[[dict[str, Any]], Any] | None = None, **facts: Any
+    name: str,
+    what: str,
+    rows: list[dict[str, Any]],
+    order: Callable[[dict[str, Any]], Any] | None = None,
+    same: Sequence[str] = (),
+    **facts: Any,
 ) -> list[dict[str, Any]]:
     """Write the last of these rows beside those that the file has, where another process may have put more meanwhile.
 
-    All rows are returned, sorted by ``order`` where it is given; facts that are functions are asked with them.
+    An earlier row with the same values under the keys ``same`` makes way. All rows are returned, sorted by ``order`` where
+    it is given. Of the other facts, functions are asked with all rows; mappings and lists are added to those of the file.
     """
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        there = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-        every = [*there, rows[-1]]
+        there = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        every = [row for row in there.get("rows", ()) if not same or any(row[k] != rows[-1][k] for k in same)] + rows[
+            -1:
+        ]
         if order is not None:
             every.sort(key=order)
-        told = {key: fact(every) if callable(fact) else fact for key, fact in facts.items()}
+        told = {key: fact(every) if callable(fact) else _joined(there.get(key), fact) for key, fact in facts.items()}
         write(name, what, **told, rows=every)
     return every
+
+
+def _joined(there: Any, fact: Any) -> Any:
+    if isinstance(fact, dict) and isinstance(there, dict):
+        return {**there, **fact}
+    if isinstance(fact, list) and isinstance(there, list):
+        return [*there, *(line for line in _rounded(fact) if line not in there)]
+    return fact
 
 
 def _with_processors(rows: list[Any], path: Path) -> list[Any]:
