@@ -73,8 +73,7 @@ interval over draws of the photos (Student's t). No choice was made on a test im
 
 Networks in tables of before 2026-11-29, and those of "Smaller students", were trained with an epoch's last batch as small as
 what was left over, which moves accuracy where that is a few images (either way, see CHANGELOG);
-batches are of one size since then. The rows of a table share it, but for "A stream of Tiny-ImageNet classes",
-where those on AMD EPYC are of before."""
+batches are of one size since then. The rows of a table share it."""
 
 
 if __name__ == "__main__":
