@@ -131,29 +131,32 @@ def leaders(found: dict[str, Any]) -> str:
 
 
 def reference(found: dict[str, Any]) -> str:
-    """Filled by benchmarks/reference.py: the same streams by another library."""
+    """Filled by benchmarks/reference.py: the same streams by other libraries."""
     if "reference" not in found:
         return ""
     result, lines = found["reference"], []
     for method in dict.fromkeys(row["method"] for row in result["rows"]):
-        sides = {side: {row["seed"]: row for row in result["rows"] if (row["method"], row["side"]) == (method, side)}
-                 for side in ("avalanche", "ours")}  # fmt: skip
-        both = sorted(sides["ours"].keys() & sides["avalanche"].keys())
-        for side, rows in sides.items():
-            shown = [{key: 100 * row[key] for key in ("average", "last")} for row in rows.values()]
-            minutes = f"{sum(row['seconds'] for row in rows.values()) / 60 / max(1, len(rows)):.1f}"
-            where = processors({**result, "rows": list(rows.values())})
-            lines.append([method, side, over(shown, "average"), over(shown, "last"), minutes, where, str(len(rows))])
-        gains = [
-            {key: 100 * (sides["ours"][seed][key] - sides["avalanche"][seed][key]) for key in ("average", "last")}
-            for seed in both
-        ]
-        lines.append([method, "difference", over(gains, "average"), over(gains, "last"), "", "", str(len(both))])
-    rival = next(row["versions"]["avalanche"] for row in result["rows"] if row["side"] == "avalanche")
+        sides: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in (row for row in result["rows"] if row["method"] == method):
+            percent = {key: 100 * row[key] for key in ("average", "last")}
+            sides.setdefault(row["side"], {})[row["seed"]] = {**row, **percent}
+        for side, rows in sorted(sides.items(), key=lambda pair: pair[0] == "ours"):
+            draws = list(rows.values())
+            minutes = f"{sum(row['seconds'] for row in draws) / 60 / len(draws):.1f}"
+            shown = [over(draws, "average"), over(draws, "last"), minutes, processors({**result, "rows": draws})]
+            lines.append([method, side, *shown, str(len(draws))])
+        for side in (side for side in sides if side != "ours"):
+            both = sorted(sides.get("ours", {}).keys() & sides[side].keys())
+            ours, theirs = ([sides[one][seed] for seed in both] for one in ("ours", side))
+            if both:
+                less = [gains(ours, theirs, key) for key in ("average", "last")]
+                lines.append([method, f"ours less {side}", *less, "", "", str(len(both))])
+    rivals = {row["versions"]["avalanche"] for row in result["rows"] if row["side"] == "avalanche"}
     return (
-        f"## Streams beside Avalanche\n\n{result['what']}; {result['n']:,} test images. The same images, order, network and"
-        f" recipe by Avalanche {rival}; benchmarks/reference.py says where the two cannot be the same. One thread beside"
-        f" another job.\n\n{grid(['method', 'side', 'average', 'last', 'minutes', 'on', 'seeds'], lines)}\n\n{basis(result)}"
+        f"## Streams beside Avalanche and PyCIL\n\n{result['what']}; {result['n']:,} test images. The same images, order,"
+        f" network and recipe by Avalanche {', '.join(sorted(rivals))} and by PyCIL's code; benchmarks/reference.py says where"
+        " they cannot be the same. One thread beside another job.\n\n"
+        f"{grid(['method', 'side', 'average', 'last', 'minutes', 'on', 'seeds'], lines)}\n\n{basis(result)}"
     )
 
 
