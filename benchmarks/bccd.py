@@ -1,6 +1,6 @@
 """Blood cells: narrow detectors that learn from a wide one, and Platelets grafted onto a detector of the other cells.
 
-    python benchmarks/bccd.py                              # both parts and three seeds: three hours of one core
+    python benchmarks/bccd.py                              # both parts and three seeds: four hours of one core
     python benchmarks/bccd.py --only graft --seeds 0
     python benchmarks/bccd.py --only distill --soft 0.5    # another setting, looked at on the held-out part alone
     python benchmarks/bccd.py --short                      # does it run at all
@@ -10,28 +10,31 @@ convolutions, from scratch. Of BCCD's trainval 15 % are held out to choose on; m
 measured on the rest ("train"), on the held-out part and on BCCD's test.
 
 ``distill``: a teacher of width 32, students of width 8: labels alone, with the teacher's answers, with its hint, with both;
-the control hears an untrained teacher. ``graft``: a base of RBC and WBC learns from the training images that show no
-Platelets, for as many steps as the ceiling takes; of the others 1, 5 or 20 are drawn, in which the Platelets alone have boxes.
-Beside new rows: rows without made-up old features, rows from boxes in wrong places (the control), fine-tuning of everything on
-the same images for 400 steps at two rates, its batch-norm statistics held (where the Platelets alone have boxes, it learns old
-cells as background; once more with all boxes), and training on all boxes of all images (the ceiling). A cell that is in the
-results is not run again.
+the control, of the first seed alone, hears an untrained teacher. ``graft``, on test alone: a base of RBC and WBC learns from
+the training images that show no Platelets, for as many steps as the ceiling takes; of the others 1, 5 or 20 are drawn, in
+which the Platelets alone have boxes. Beside new rows: rows without made-up old features, rows from boxes in wrong places (the
+control), fine-tuning of everything on the same images for 400 steps at two rates, its batch-norm statistics held (where the
+Platelets alone have boxes, it learns old cells as background; once more with all boxes), and training on all boxes of all
+images (the ceiling: the teacher of the other part). Rows, and fine-tuning on 1 image, are means over five draws of images for
+each base, other ones for another base; fine-tuning on 5 and 20 images has the first of these draws. A cell that is in the
+results is not run again, nor one that another process is at; what took minutes to learn is kept under ``runs``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from record import RESULTS, add, data, kept
+from record import RESULTS, add, data, kept, undone
 from torch import nn
 from torchvision.utils import draw_bounding_boxes, make_grid
 
@@ -48,14 +51,15 @@ from classgraft.training.engine import device
 OLD, NEW = ("RBC", "WBC"), ("Platelets",)
 CELLS = (*OLD, *NEW)
 SIDE, TEACHER, STUDENT = 256, 32, 8
-HELD_OUT, SHOTS = 0.15, (1, 5, 20)
+HELD_OUT, SHOTS, DRAWS = 0.15, (1, 5, 20), 5
 NOTHING = {"soft": 0.0, "bounded": 0.0, "hint": 0.0}
 ANSWERS = {"soft": 0.2, "bounded": 0.5}
 BOXED = "fine-tuning at 0.001, old boxes too"
 TUNING, STEPS = {"fine-tuning at 0.0003": 3e-4, "fine-tuning at 0.001": 1e-3, BOXED: 1e-3}, 400
 """Rates and steps of fine-tuning on a few images; the base was trained at 0.001."""
-
-
+SAME = ("part", "name", "shots", "draw", "seed")
+ONCE = ("the teacher", "both, untrained teacher", "all boxes of all images")
+"""Rows of the first seed alone."""
 DRAWN = (("rows", 5), ("fine-tuning at 0.001", 5), ("the teacher", 0), ("labels alone", 0), ("both", 0))
 """Rows and images whose boxes are drawn."""
 
@@ -68,10 +72,8 @@ class Cell:
     name: str
     shots: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return self.part, self.name, self.shots
+    draw: int = 0
+    """Of the images."""
 
 
 def cells() -> Iterator[Cell]:
@@ -83,11 +85,12 @@ def cells() -> Iterator[Cell]:
     yield Cell("distill", "both", settings={**ANSWERS, "hint": 0.5})
     yield Cell("distill", "both, untrained teacher", settings={**ANSWERS, "hint": 0.5})
     for shots in SHOTS:
-        yield Cell("graft", "rows", shots)
-        yield Cell("graft", "rows, nothing made up", shots, {"base": 0.0})
-        yield Cell("graft", "rows, boxes in wrong places", shots)
-        for name in TUNING:
-            yield Cell("graft", name, shots)
+        for draw in range(DRAWS):
+            yield Cell("graft", "rows", shots, {}, draw)
+            yield Cell("graft", "rows, nothing made up", shots, {"base": 0.0}, draw)
+            yield Cell("graft", "rows, boxes in wrong places", shots, {}, draw)
+            for name in TUNING if shots == 1 or not draw else ():
+                yield Cell("graft", name, shots, {}, draw)
     yield Cell("graft", "all boxes of all images")
 
 
@@ -134,7 +137,7 @@ def base(seed: int, short: bool) -> Detector:
 
 
 def stored(name: str, blank: Detector, learn: Callable[[], Detector], short: bool, *keys: object) -> Detector:
-    return learn() if short else kept(name, blank, learn, SIDE, *keys)
+    return learn() if short else kept(name, blank, learn, SIDE, HELD_OUT, *keys)
 
 
 @cache
@@ -155,19 +158,28 @@ def quick(short: bool, seed: int) -> Any:
     return replace(RECIPE, epochs=1 if short else RECIPE.epochs, seed=seed)
 
 
+def network(cell: Cell, seed: int, short: bool) -> Detector:
+    return (student if cell.part == "distill" else grafted)(cell, seed, short)
+
+
 def student(cell: Cell, seed: int, short: bool) -> Detector:
     if cell.name == "the teacher":
         return teacher(short)
-    master = fresh(TEACHER, CELLS, 7, short) if "untrained" in cell.name else teacher(short)
-    settings = {**cell.settings, "seed": seed, **({"epochs": 1} if short else {})}
-    method = distiller("detection", settings)
-    return method.distill(master, fresh(STUDENT, CELLS, seed, short), parts(short)[0])  # type: ignore[arg-type,no-any-return]
+    method: Any = distiller("detection", {**cell.settings, "seed": seed, **({"epochs": 1} if short else {})})
+    blank = fresh(STUDENT, CELLS, seed, short)
+
+    def learn() -> Detector:
+        master = fresh(TEACHER, CELLS, 7, short) if "untrained" in cell.name else teacher(short)
+        return method.distill(master, blank, parts(short)[0])  # type: ignore[no-any-return]
+
+    return stored(f"bccd/{cell.name}-{seed}", blank, learn, short, method, TEACHER, STUDENT, quick(short, 100))
 
 
 def grafted(cell: Cell, seed: int, short: bool) -> Detector:
     if not cell.shots:
-        return train(fresh(TEACHER, CELLS, seed, short), parts(short)[0], quick(short, seed))
-    few, start = separate(short)[1].some(cell.shots, seed), base(seed, short)
+        return teacher(short)
+    of_draw = 100 * seed + cell.draw
+    few, start = separate(short)[1].some(cell.shots, of_draw), base(seed, short)
     if cell.name != BOXED:
         few = few.of(NEW)
     if cell.name in TUNING:
@@ -176,27 +188,32 @@ def grafted(cell: Cell, seed: int, short: bool) -> Detector:
         for parameter in (*rows.parameters(), *offsets.parameters()):
             nn.init.zeros_(parameter)
         passes = 1 if short else math.ceil(STEPS / math.ceil(len(few) / RECIPE.batch_size))
-        recipe = replace(RECIPE, epochs=passes, lr=TUNING[cell.name], seed=seed)
-        return train(start.grown(NEW, rows, offsets), few, recipe, statistics=False)
+        recipe = replace(RECIPE, epochs=passes, lr=TUNING[cell.name], seed=of_draw)
+        name, blank = f"bccd/{cell.name}-{cell.shots}-{of_draw}", start.grown(NEW, rows, offsets)
+        return stored(
+            name, blank, lambda: train(blank, few, recipe, statistics=False), short, TEACHER, quick(short, seed), recipe
+        )
     if "wrong" in cell.name:
         side = few.images.pixels.shape[-1]
-        away = torch.rand(len(few.boxes), 2, generator=torch.Generator().manual_seed(seed))
+        away = torch.rand(len(few.boxes), 2, generator=torch.Generator().manual_seed(of_draw))
         sides = few.boxes[:, 2:] - few.boxes[:, :2]
         corner = away * (side - sides)
         few = replace(few, boxes=torch.cat([corner, corner + sides], 1).clamp(0, side))
-    return detectors.extend(start, few, method=DetectorRows(seed=seed, **cell.settings))
+    return detectors.extend(start, few, method=DetectorRows(seed=of_draw, **cell.settings))
 
 
 def run(cell: Cell, seed: int, short: bool, chosen: bool) -> dict[str, Any]:
     """One row; while something is being chosen, without a look at the test images."""
     seen, held, test = parts(short)
     started = time.perf_counter()
-    model = (student if cell.part == "distill" else grafted)(cell, seed, short)
+    model = network(cell, seed, short)
     row: dict[str, Any] = {
-        "part": cell.part, "name": cell.name, "shots": cell.shots, "seed": seed, "seconds": time.perf_counter() - started,
-        "parameters": sum(p.numel() for p in model.parameters()), "settings": cell.settings,
+        "part": cell.part, "name": cell.name, "shots": cell.shots, "draw": cell.draw, "seed": seed,
+        "seconds": time.perf_counter() - started, "parameters": sum(p.numel() for p in model.parameters()),
+        "settings": cell.settings,
     }  # fmt: skip
-    looked = {"train": seen, "held out": held} | ({} if chosen else {"test": test})
+    looked = {"train": seen, "held out": held} if cell.part == "distill" else {}
+    looked |= {} if chosen else {"test": test}
     for name, images in looked.items():
         row[name] = percent(detectors.evaluate(model, images))
     if cell.part == "graft" and cell.shots:
@@ -205,8 +222,6 @@ def run(cell: Cell, seed: int, short: bool, chosen: bool) -> dict[str, Any]:
             row[name]["proposed"] = 100 * (
                 coverage(model, images.of(NEW)) if cell.name in TUNING else proposed(seed, name, short)
             )
-    if seed == 0 and not short and not chosen and (cell.name, cell.shots) in DRAWN:
-        picture(f"bccd-{cell.name}.png", model, held)
     return row
 
 
@@ -217,15 +232,14 @@ def percent(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value is None else 100 * value for name, value in flat.items()}
 
 
-def picture(name: str, model: Detector, images: Boxed) -> None:
+def picture(model: Detector, images: Boxed) -> Image.Image:
     """What is found with a score of at least one half in four pictures: RBC red, WBC white, Platelets yellow."""
     few, shown = images.showing(NEW).some(4, 0), []
     for pixels, own in zip(few.images.pixels, found(model, few), strict=True):
         sure = own["scores"] >= 0.5
         colours = [("red", "white", "yellow")[int(k) - 1] for k in own["labels"][sure]]
         shown.append(draw_bounding_boxes(pixels, own["boxes"][sure], colors=colours, width=2) if colours else pixels)
-    docs = RESULTS.parents[1] / "docs"
-    Image.fromarray(make_grid(shown, 4, 4, pad_value=255).permute(1, 2, 0).numpy()).save(docs / name.replace(" ", "-"))
+    return Image.fromarray(make_grid(shown, 4, 4, pad_value=255).permute(1, 2, 0).numpy())
 
 
 def main() -> None:
@@ -235,24 +249,27 @@ def main() -> None:
     parser.add_argument("--soft", type=float, help="1 - mu, to choose on the held-out part; nothing is written")
     parser.add_argument("--short", action="store_true", help="few images and epochs, nothing is written")
     given = parser.parse_args()
-    path, trial = RESULTS / "bccd.json", given.short or given.soft is not None
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not trial else []
-    done = {(row["part"], row["name"], row["shots"], row["seed"]) for row in rows}
-    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
-        for cell in cells():
-            if (
-                given.only not in (cell.part, "all")
-                or (*cell.key, seed) in done
-                or (cell.name == "the teacher" and seed)
-            ):
-                continue
-            if given.soft is not None and cell.settings.get("soft"):
-                cell = replace(cell, settings={**cell.settings, "soft": given.soft})
-            rows.append(run(cell, seed, given.short, given.soft is not None))
-            print(rows[-1], flush=True)
-            if not trial:
-                what = __doc__.split("\n\n", 2)[2].rpartition(" A cell")[0]
-                rows = add("bccd", " ".join(what.split()), rows)
+    trial, only = given.short or given.soft is not None, "distill" if given.soft is not None else given.only
+    todo = {
+        (cell.part, cell.name, cell.shots, cell.draw, seed): cell
+        for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
+        for cell in cells()
+        if only in (cell.part, "all") and not (seed and cell.name in ONCE) and not (given.short and cell.draw)
+    }
+    folder = Path(tempfile.mkdtemp()) if trial else RESULTS.parents[1] / "docs"
+    for key in todo if trial else undone("bccd", SAME, todo):
+        cell, seed = todo[key], key[-1]
+        if given.soft is not None and cell.settings.get("soft"):
+            cell = replace(cell, settings={**cell.settings, "soft": given.soft})
+        row = run(cell, seed, given.short, given.soft is not None)
+        print(row, flush=True)
+        if not trial:
+            what = __doc__.split("\n\n", 2)[2].rpartition(" A cell")[0]
+            add("bccd", " ".join(what.split()), [row], same=SAME)
+        if (seed, cell.draw) == (0, 0) and (cell.name, cell.shots) in DRAWN:
+            path = folder / f"bccd-{cell.name}.png".replace(" ", "-")
+            picture(network(cell, seed, given.short), parts(given.short)[1]).save(path)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """68 points of faces: experts of parts, unlabelled faces, and frames of a video.
 
-    python benchmarks/faces.py                          # all three and three seeds: nine hours of one core
+    python benchmarks/faces.py                          # all three and three seeds: eight hours of one core
     python benchmarks/faces.py --only data --seeds 0    # experts, data or video
     python benchmarks/faces.py --short                  # does it run at all
 
@@ -10,36 +10,43 @@ mean error in per cent: distances over the root of width times height of the box
 between the eyes, which is more usual, is nearly nothing in a profile). Nothing is chosen on any of it.
 
 ``experts``: the persons are dealt into three groups, of which one is annotated with jaw and brows alone, one with nose and
-eyes, one with the mouth; an expert learns from each group, in as many steps as all others take. One network learns from all
-faces: from those annotations alone, with the experts' points, with their maps, with both; with both of experts that never
-learnt anything (the control); and from all annotations (the ceiling). ``data``: 300 faces are annotated, 2,500 of other
-persons are not. A model that learnt the 300 labels the others at one look (the control) or at six, three sizes each with its
-mirror image; a fresh network learns from both, on 1 to 4 times the schedule, beside one that sees the 300 alone in as many
-steps of as many images. The teacher is the same for all lengths. ``labels`` is the error of the labels themselves. ``video``:
-a teacher learnt 300 faces; students see two frames of other persons, of whom nothing is annotated. Two frames of a person are
-seconds apart, so that heads have turned: points of the middle pair move by 2 pixels of 64, those of one in twenty by more than
-8. Measured on test frames as they are, on frames blurred to a quarter of the resolution, and with a grey square over a third
-of the side; ``motion`` is the error of the motion over the motion, in per cent, of the pair in the middle (100: as good as
-saying that nothing moves). ``kept`` is the share of frames, or of points, of which a teacher is sure enough to be heard. The
-control listens to a teacher that never learnt anything. ``true points``: the same student of the points that people annotated
-in those frames, the ceiling; it is another kind of network than the teacher. A cell that is in the results is not run again.
+eyes, one with the mouth; an expert learns from each group, in as many steps as all others take, so that it sees its part three
+times as often as the network that has those annotations alone, which therefore stands here three times as long as well (first
+seed alone). One network learns from all faces: from those annotations alone, with the experts' points, with their maps, with
+both; with both of experts that never learnt anything (the control, first seed alone); and from all annotations (the ceiling).
+``data``: 300 faces are annotated, 2,500 of other persons are not. A model that learnt the 300 labels the others at one look
+(the control) or at six, three sizes each with its mirror image; a fresh network learns from both, on 1 to 4 times the
+schedule, beside one that sees the 300 alone, in exactly as many steps of nearly as many images: 100 of the 300, where the
+others see 30 of them and 62 or 63 that are not annotated. The teacher is the same for all lengths. ``labels`` is the error of
+the labels themselves. ``video``: a teacher learnt 300 faces; students see two frames of other persons, of whom nothing is
+annotated. Two frames of a person are seconds apart, so that heads have turned: points of the middle pair move by 2 pixels of
+64, those of one in twenty by more than 8. Measured on test frames as they are, on frames blurred to a quarter of the
+resolution, and with a grey square over a third of the side; ``motion`` is the error of the motion over the motion, in per
+cent, of the pair in the middle (100: as good as saying that nothing moves), ``places`` the same of the difference of the
+places that a network finds in either frame, seen alone. ``kept`` is the share of frames, or of points, of which a teacher is
+sure enough (0.5) to be heard. The control (first seed alone) listens to a teacher that never learnt anything, however unsure.
+``true points``: the same student of the points that people annotated in those frames, the ceiling; it is another kind of
+network than the teacher. A cell that is in the results is not run again, nor one that another process is at; what learnt is
+kept under ``runs``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from record import RESULTS, add, data, kept
+from record import RESULTS, Module, add, data, kept, undone
 
 from classgraft.catalogue import distiller, selftrainer
 from classgraft.data.images import Images
@@ -50,7 +57,7 @@ from classgraft.models.preparation import Preparation
 from classgraft.point_metrics import point_errors
 from classgraft.training.answers import answers, forget
 from classgraft.training.engine import device
-from classgraft.training.locating import RECIPE, ensembled, measured, taught
+from classgraft.training.locating import RECIPE, ensembled, measured, taught, watched
 from classgraft.training.recipe import Recipe
 
 PARTS = {
@@ -72,7 +79,19 @@ WHOLE, SCHEDULE, FRAMES = 25, 15, 100
 """Epochs over all faces; once the schedule, in passes over the unlabelled ones; and epochs over frames of a video."""
 RATIO = 2
 """Unlabelled faces for each annotated one."""
+ALONE = 100
+"""Annotated faces a step where there are no others, about as many as of both kinds where there are."""
 SIZES = (0.9, 1.0, 1.1)
+SAME = ("part", "name", "times", "seed")
+LONGER = "annotations alone, three times as long"
+ONCE = (LONGER, "and both, untrained experts", "pose and motion, untrained teacher")
+"""Rows of the first seed alone."""
+DRAWN = {
+    ("experts", "and both", 0): "experts",
+    ("data", "six looks", 1): "looks",
+    ("video", "pose and motion", 0): "video",
+}
+"""Pictures, drawn of the first seed."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +114,12 @@ class Cell:
     """Of the schedule."""
     settings: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return self.part, self.name, self.times
-
 
 def cells() -> Iterator[Cell]:
     """Every cell, those of a part together."""
     yield Cell("experts", "the experts themselves")
-    yield Cell("experts", "annotations alone", settings={"experts": 0.0, "maps": 0.0})
+    for name in ("annotations alone", LONGER):
+        yield Cell("experts", name, settings={"experts": 0.0, "maps": 0.0})
     yield Cell("experts", "and experts' points", settings={"maps": 0.0})
     yield Cell("experts", "and experts' maps", settings={"experts": 0.0})
     yield Cell("experts", "and both")
@@ -118,7 +134,7 @@ def cells() -> Iterator[Cell]:
     yield Cell("video", "true points", settings={"motion": 1.0})
     yield Cell("video", "pose alone", settings={"motion": 0.0})
     yield Cell("video", "pose and motion", settings={"motion": 1.0})
-    yield Cell("video", "pose and motion, untrained teacher", settings={"confidence": 0.0})
+    yield Cell("video", "pose and motion, untrained teacher", settings={"motion": 1.0, "confidence": 0.0})
 
 
 # -- faces ----------------------------------------------------------------------------------------------------------
@@ -184,12 +200,13 @@ def whole(seed: int, short: bool) -> Any:
     return replace(RECIPE, epochs=epochs(WHOLE, short), seed=seed)
 
 
-def stored(name: str, blank: Locator, poses: Poses, recipe: Recipe, short: bool) -> Locator:
-    return (
-        taught(blank, poses, recipe)
-        if short
-        else kept(f"faces/{name}", blank, lambda: taught(blank, poses, recipe), recipe)
-    )
+def stored(name: str, blank: Module, learn: Callable[[], Module], short: bool, *keys: object) -> Module:
+    usual = (LABELLED, UNLABELLED, SCHEDULE, RATIO, PARTS, PREPARATION, ENCODER, WIDTH, RECIPE)
+    return learn() if short else kept(f"faces/{name}", blank, learn, *usual, *keys)
+
+
+def of_points(name: str, blank: Locator, poses: Poses, recipe: Recipe, short: bool) -> Locator:
+    return stored(name, blank, lambda: taught(blank, poses, recipe), short, recipe)
 
 
 @cache
@@ -198,7 +215,7 @@ def experts(seed: int, short: bool) -> Locator:
     groups, recipe = annotated_apart(faces("train", short), seed)[1], whole(seed, short)
     recipe = replace(recipe, epochs=epochs(len(PARTS) * WHOLE, short))
     return united([
-        stored(f"{name}-{seed}", fresh(seed + 10 * k, part), group, recipe, short)
+        of_points(f"{name}-{seed}", fresh(seed + 10 * k, part), group, recipe, short)
         for k, ((name, part), group) in enumerate(zip(PARTS.items(), groups, strict=True), start=1)
     ])  # fmt: skip
 
@@ -207,10 +224,10 @@ def experts(seed: int, short: bool) -> Locator:
 def of_few(seed: int, times: int, short: bool, size: int = RECIPE.batch_size) -> Locator:
     """From annotated faces alone, for as many steps as the schedule takes with the unlabelled ones beside them."""
     labelled, free = divided(seed, short)
-    steps = len(free) / (RATIO * RECIPE.batch_size) * epochs(SCHEDULE * times, short)
-    passes = max(1, round(steps / (len(labelled) / size)))
+    steps = math.ceil(len(free) / (RATIO * RECIPE.batch_size)) * SCHEDULE * times
+    passes = round(steps / math.ceil(len(labelled) / size))
     recipe = replace(RECIPE, epochs=epochs(passes, short), seed=seed, batch_size=size)
-    return stored(f"of-few-{seed}-{times}", fresh(seed), labelled, recipe, short)
+    return of_points(f"of-few-{seed}-{times}-{size}", fresh(seed), labelled, recipe, short)
 
 
 def the_teacher(seed: int, short: bool) -> Locator:
@@ -227,6 +244,11 @@ def divided(seed: int, short: bool) -> tuple[Poses, Poses]:
     return labelled, free
 
 
+def frames(seed: int, short: bool) -> Poses:
+    """Of the persons of whom nothing is annotated, all frames."""
+    return few(faces("train", short), len(divided(seed, short)[0]), seed)[1]
+
+
 # -- cells ----------------------------------------------------------------------------------------------------------
 
 
@@ -240,14 +262,18 @@ def by_experts(cell: Cell, seed: int, short: bool) -> tuple[Locator, dict[str, A
     given, _ = annotated_apart(faces("train", short), seed)
     if cell.name == "the experts themselves":
         return experts(seed, short), {}
+    recipe = whole(seed, short)
     if cell.name == "all annotations":
-        return taught(fresh(seed), faces("train", short), whole(seed, short)), {}
+        return of_points(f"{cell.name}-{seed}", fresh(seed), faces("train", short), recipe, short), {}
     master = experts(seed, short)
     if "untrained" in cell.name:
         master = united([fresh(seed + 70 + k, part) for k, part in enumerate(PARTS.values())])
-    method: Any = distiller("part-experts", {**cell.settings, "seed": seed, "epochs": epochs(WHOLE, short)})
-    found = method.distill(master, fresh(seed), given)
-    if cell.name == "annotations alone":
+    passes = epochs(WHOLE * (3 if cell.name == LONGER else 1), short)
+    method: Any = distiller("part-experts", {**cell.settings, "seed": seed, "epochs": passes})
+    found: Locator = stored(
+        f"{cell.name}-{seed}", fresh(seed), lambda: method.distill(master, fresh(seed), given), short, method, recipe
+    )
+    if not cell.settings.get("maps", 1) and not cell.settings.get("experts", 1):
         return found, {}
     missing = ~given.named(master.classes).annotated
     return found, {"kept": 100 * float(method.told(master, given).annotated[missing].double().mean())}
@@ -267,19 +293,21 @@ def by_data(cell: Cell, seed: int, short: bool) -> tuple[Locator, dict[str, Any]
     if not cell.times:
         return the_teacher(seed, short), {}
     if not cell.settings:
-        return of_few(seed, cell.times, short, (1 + RATIO) * RECIPE.batch_size), {}
+        return of_few(seed, cell.times, short, ALONE), {}
     labelled, free = divided(seed, short)
     recipe = {"epochs": epochs(SCHEDULE * cell.times, short), "seed": seed, "ratio": RATIO}
     method: Any = selftrainer("data-distillation-keypoints", {**cell.settings, **recipe})
     bare = Images(free.pixels, free.labels, (), PREPARATION)
-    found = method.train(the_teacher(seed, short), fresh(seed), labelled, bare)
+    found: Locator = stored(
+        f"{cell.name}-{cell.times}-{seed}", fresh(seed),
+        lambda: method.train(the_teacher(seed, short), fresh(seed), labelled, bare), short, method,
+    )  # fmt: skip
     return found, {"labels": labels(seed, short, cell.name == "six looks")}
 
 
 def by_video(cell: Cell, seed: int, short: bool) -> tuple[Locator | Watcher, dict[str, Any]]:
     """The network, its errors on worse test frames, and that of the motion."""
-    labelled = len(divided(seed, short)[0])
-    test, shown = faces("test", short), few(faces("train", short), labelled, seed)[1]
+    test, shown = faces("test", short), frames(seed, short)
     teacher = fresh(seed + 70) if "untrained" in cell.name else the_teacher(seed, short)
     model: Locator | Watcher = teacher
     found: dict[str, Any] = {}
@@ -293,11 +321,13 @@ def by_video(cell: Cell, seed: int, short: bool) -> tuple[Locator | Watcher, dic
             method, clips = Truth(method.motion, 0.0, method.recipe), shown
         else:
             found["kept"] = 100 * len(method.told(teacher, clips)[0]) / len(clips.consecutive()[0])
-        model = method.distill(teacher, student, clips)
+        model = stored(f"{cell.name}-{seed}", student, lambda: method.distill(teacher, student, clips), short, method)
     worse = {"blurred": blurred(test), "occluded": occluded(test)}
     found |= {name: errors(model, frames_of(model, each)) for name, each in worse.items()}
+    now, then = test.consecutive()
+    found["places"] = astray(places(model, now) - places(model, then), now, then)
     if isinstance(model, Watcher) and cell.settings.get("motion"):  # without a weight nobody taught it
-        found["motion"] = 100 * motion(model, test)
+        found["motion"] = astray(motion(model, now, then), now, then)
     return model, found
 
 
@@ -306,17 +336,28 @@ def frames_of(model: Locator | Watcher, poses: Poses) -> Poses:
     return poses if isinstance(model, Watcher) else poses.consecutive()[0]
 
 
-def motion(model: Watcher, poses: Poses) -> float:
-    """Error of the motion over the motion, root mean squares over the points of a pair: that of the middle pair."""
-    now, then = poses.consecutive()
+def places(model: Locator | Watcher, frames: Poses) -> torch.Tensor:
+    """Places in frames, each seen alone, in pixels (N, K, 2)."""
+    if isinstance(model, Watcher):
+        return watched(model, frames, frames)
+    return answers(model, frames, model.located)[..., :2]
+
+
+def motion(model: Watcher, now: Poses, then: Poses) -> torch.Tensor:
+    """What it says of the motion, in pixels (N, K, 2)."""
     found = []
     with torch.inference_mode():
         for index in torch.arange(len(now)).split(64):
             seen = (part.view(index, model.device) for part in (now, then))
-            found.append(64 * model.seen(*seen)[1].float().cpu())
+            found.append(PREPARATION.size * model.seen(*seen)[1].float().cpu())
+    return torch.cat(found)
+
+
+def astray(said: torch.Tensor, now: Poses, then: Poses) -> float:
+    """Error of the motion over the motion in per cent, root mean squares over the points of a pair: that of the middle pair."""
     truth = now.points - then.points
-    own, moved = ((part**2).mean((1, 2)).sqrt() for part in (torch.cat(found) - truth, truth))
-    return float((own / moved.clamp(min=1e-6)).median())
+    own, moved = ((part**2).mean((1, 2)).sqrt() for part in (said - truth, truth))
+    return 100 * float((own / moved.clamp(min=1e-6)).median())
 
 
 def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
@@ -331,8 +372,6 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
     else:
         model, found = by_video(cell, seed, short)
         test = frames_of(model, test)
-    if seed == 0 and cell.key == ("data", "six looks", 1) and not short:
-        picture(the_teacher(seed, short), divided(seed, short)[1]).save(RESULTS.parents[1] / "docs" / "faces-looks.png")
     forget()
     count = len(test.consecutive()[0] if isinstance(model, Watcher) else test)
     return {
@@ -342,30 +381,63 @@ def run(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def picture(model: Locator, free: Poses) -> Image.Image:
-    """Four unlabelled faces: points of each look brought back (a colour each), of all looks together, and the truth."""
-    shown = free.subset(torch.linspace(0, len(free) - 1, 4).long())
+# -- pictures -------------------------------------------------------------------------------------------------------
+
+
+def drawn(cell: Cell, short: bool) -> Image.Image:
+    """Of training faces: the test ones are measured alone."""
+    if cell.part == "data":
+        return picture(the_teacher(0, short), spread(divided(0, short)[1]))
+    if cell.part == "experts":
+        given = annotated_apart(faces("train", short), 0)[0]
+        groups = [torch.nonzero(given.annotated[:, NAMES.index(part[0])])[:, 0] for part in PARTS.values()]
+        index = torch.stack([group.median() for group in groups])
+        told, shown = given.subset(index), faces("train", short).subset(index)
+        known = torch.where(told.annotated[..., None], told.points, torch.nan)
+        said = [places(model, shown) for model in (experts(0, short), by_experts(cell, 0, short)[0])]
+        return page(shown, [[(known, "white")], *([(each, "yellow")] for each in said), [(shown.points, "lime")]])
+    now, then = (spread(part) for part in frames(0, short).consecutive())
+    student, teacher = by_video(cell, 0, short)[0], the_teacher(0, short)
+    assert isinstance(student, Watcher)
+    own = watched(student, now, then)
+    return page(now, [[(places(teacher, now), "yellow", places(teacher, then))],
+                      [(own, "yellow", own - motion(student, now, then))], [(now.points, "lime", then.points)]])  # fmt: skip
+
+
+def spread(poses: Poses) -> Poses:
+    return poses.subset(torch.linspace(0, len(poses) - 1, 4).long())
+
+
+def picture(model: Locator, shown: Poses) -> Image.Image:
+    """Unlabelled faces: points of each look brought back (a colour each), of all looks together, and the truth."""
     looks = [(scale, mirrored) for scale in SIZES for mirrored in (False, True)]
 
     def said(images: torch.Tensor) -> torch.Tensor:
         return torch.stack([decoded(ensembled(model, images, each), 64) for each in ([look] for look in looks)]
                            + [decoded(ensembled(model, images, looks), 64)], 1)  # fmt: skip
 
-    found, side = answers(model, shown, said), 320
-    page = Image.new("RGB", (3 * side, len(shown) * side), "white")
+    *each, together = answers(model, shown, said)[..., :2].unbind(1)
     colours = ("red", "orange", "yellow", "lime", "cyan", "magenta")
-    for row, (pixels, points) in enumerate(zip(shown.pixels, found, strict=True)):
+    return page(shown, [list(zip(each, colours, strict=True)), [(together, "white")], [(shown.points, "lime")]])
+
+
+def page(shown: Poses, columns: Sequence[Sequence[tuple[Any, ...]]], side: int = 320) -> Image.Image:
+    """A face a row; a column holds points (N, K, 2), their colour and, with a line from there, where they were before."""
+    sheet = Image.new("RGB", (len(columns) * side, len(shown) * side), "white")
+    for row, pixels in enumerate(shown.pixels):
         face = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((side, side))
-        for column, (sets, paints) in enumerate(
-            [(points[:-1], colours), (points[-1:], ("white",)), (shown.points[row][None], ("lime",))]
-        ):
+        for column, sets in enumerate(columns):
             own = face.copy()
             draw = ImageDraw.Draw(own)
-            for each, paint in zip(sets, paints, strict=True):
-                for x, y in (each[:, :2] * side / 64).tolist():
-                    draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=paint)
-            page.paste(own, (column * side, row * side))
-    return page
+            for points, paint, *before in sets:
+                here = (points[row] * side / pixels.shape[-1]).tolist()
+                there = (before[0][row] * side / pixels.shape[-1]).tolist() if before else here
+                for (x, y), start in zip(here, there, strict=True):
+                    if x == x:  # what is not annotated is no number
+                        draw.line((*start, x, y), fill=paint)
+                        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=paint)
+            sheet.paste(own, (column * side, row * side))
+    return sheet
 
 
 def main() -> None:
@@ -374,19 +446,25 @@ def main() -> None:
     parser.add_argument("--only", choices=["experts", "data", "video", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few faces and one epoch, nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "faces.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
-    done = {(row["part"], row["name"], row["times"], row["seed"]) for row in rows}
-    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
-        for cell in cells():
-            if given.only not in (cell.part, "all") or (*cell.key, seed) in done or (given.short and cell.times > 1):
-                continue
-            rows.append(run(cell, seed, given.short))
-            print(rows[-1], flush=True)
-            if not given.short:
-                rows = add("faces", __doc__.split("\n\n", 2)[2].replace("\n", " "), rows)
-    if given.short and given.only in ("data", "all"):
-        print("picture", picture(the_teacher(0, True), divided(0, True)[1]).size)
+    todo = {
+        (cell.part, cell.name, cell.times, seed): cell
+        for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
+        for cell in cells()
+        if given.only in (cell.part, "all")
+        and not (seed and cell.name in ONCE)
+        and not (given.short and cell.times > 1)
+    }
+    folder = Path(tempfile.mkdtemp()) if given.short else RESULTS.parents[1] / "docs"
+    for key in todo if given.short else undone("faces", SAME, todo):
+        row = run(todo[key], key[-1], given.short)
+        print(row, flush=True)
+        if not given.short:
+            what = __doc__.split("\n\n", 2)[2].rpartition(" A cell")[0]
+            add("faces", " ".join(what.split()), [row], same=SAME)
+        if key[:-1] in DRAWN and not key[-1]:
+            path = folder / f"faces-{DRAWN[key[:-1]]}.png"
+            drawn(todo[key], given.short).save(path)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,15 @@ GALLERY = (
     ("L21", "Likeness of images as teacher and students see it", "distill-*.png", "distill.py",
      "Twelve CIFAR-10 test images of each class, in the order of classes; bright is alike. Left the teacher, right a student."),
     ("L15", "Boxes that teacher and students find", "bccd-*.png", "bccd.py",
-     "Four test pictures of blood; red and white cells in their colours, platelets yellow."),
-    ("L26", "One face under several views, mapped back", "faces-*.png", "faces.py",
+     "Four held-out pictures of blood; red and white cells in their colours, platelets yellow."),
+    ("L17", "Points that experts of parts and their student find", "faces-experts.png", "faces.py",
+     "Training faces: the part that was annotated, what the three experts find, what the student of both finds, the truth."),
+    ("L18", "Poses and motions that teacher and student find", "faces-video.png", "faces.py",
+     "Frames of which nothing was annotated; a line leads from where a point was in the frame before. Left the teacher, which"
+     " sees one frame at a time, in the middle the student, right the truth."),
+    ("L23", "Streets labelled with the teacher's help and without", "camvid.png", "camvid.py",
+     "Validation frames, their masks, a narrow student of the masks alone, and one of all three terms as well."),
+    ("L26", "One face under several views, mapped back", "faces-looks.png", "faces.py",
      "Left a colour for each view, in the middle all views together, right the truth."),
     ("L48", "Two moons and six labels", "moons.png", "moons.py",
      "Dots are unlabelled, circles labelled. First row: labels alone, pseudo-labels, VAT; second"

@@ -9,7 +9,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +51,20 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+@contextmanager
+def alone(name: str, wait: bool) -> Iterator[bool]:
+    """Whether no other process is at this; the lock goes with its process."""
+    path = RUNS / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def kept(name: str, blank: Module, learn: Callable[[], Module], *keys: object) -> Module:
     """A network that was learnt once: read into ``blank`` where it lies under ``runs``, else learnt and put there.
 
@@ -57,16 +72,27 @@ def kept(name: str, blank: Module, learn: Callable[[], Module], *keys: object) -
     """
     from safetensors.torch import load_file, save_file
 
-    path = RUNS / f"{name}-{hashlib.sha256(repr(keys).encode()).hexdigest()[:12]}.safetensors"
-    if path.exists():
-        blank.load_state_dict(load_file(path))
-        return blank.eval()
-    learnt = learn()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(f".{os.getpid()}")
-    save_file({key: value.cpu().contiguous() for key, value in learnt.state_dict().items()}, whole)
-    whole.replace(path)
+    place = f"{name}-{hashlib.sha256(repr(keys).encode()).hexdigest()[:12]}"
+    path = RUNS / f"{place}.safetensors"
+    with alone(place, wait=True):  # another process may be learning it
+        if path.exists():
+            blank.load_state_dict(load_file(path))
+            return blank.eval()
+        learnt = learn()
+        whole = path.with_suffix(f".{os.getpid()}")
+        save_file({key: value.cpu().contiguous() for key, value in learnt.state_dict().items()}, whole)
+        whole.replace(path)
     return learnt
+
+
+def undone(table: str, same: Sequence[str], keys: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Cells that neither the table has nor another process is at, looked up anew before each."""
+    path = RESULTS / f"{table}.json"
+    for key in keys:
+        with alone(f"{table}/{'-'.join(map(str, key))}", wait=False) as free:
+            rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+            if free and key not in {tuple(row[k] for k in same) for row in rows}:
+                yield key
 
 
 def write(name: str, what: str, **facts: Any) -> Path:

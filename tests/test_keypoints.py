@@ -457,6 +457,20 @@ def test_a_map_from_a_larger_or_smaller_look_comes_back_to_its_place_and_mass(sc
     assert float((middle(seen / seen.sum((2, 3), keepdim=True)) - middle(maps)).abs().max()) > 0.3  # as the look has it
 
 
+def test_beyond_the_edges_of_a_smaller_look_the_outermost_pixels_go_on() -> None:
+    seen = []
+
+    class Watched(Halves):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return super().forward(images)
+
+    across = torch.arange(16.0).expand(2, 3, 16, 16) - 20
+    ensembled(Locator(Watched(), NAMES[:2], PAIRS), across, [(0.5, False)])
+    wanted = torch.cat([torch.zeros(4), torch.arange(8) * 2 + 0.5, torch.full((4,), 15.0)]) - 20
+    torch.testing.assert_close(seen[0], wanted.expand(2, 3, 16, 16))
+
+
 def test_a_keypoint_whose_pair_the_network_lacks_has_the_looks_without_a_mirror() -> None:
     class Left(Halves):
         def forward(self, images: Tensor) -> Tensor:

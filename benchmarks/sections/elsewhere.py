@@ -6,10 +6,21 @@ from typing import Any
 
 from sections.writing import basis, gains, grid, over
 
+Rows = list[dict[str, Any]]
 
-def tested_by(rows: list[dict[str, Any]], name: str, key: str, value: int) -> list[dict[str, Any]]:
+
+def tested_by(rows: Rows, name: str, key: str, value: int) -> Rows:
     """Test scores by seed of the rows of this name for which ``key`` has this value."""
     return [{"seed": row["seed"], **row["test"]} for row in rows if (row["name"], row[key]) == (name, value)]
+
+
+def by_base(draws: Rows) -> Rows:
+    """Means over the draws of images for each base."""
+    seeds: dict[int, Rows] = {}
+    for row in draws:
+        seeds.setdefault(row["seed"], []).append(row)
+    return [{"seed": seed} | {key: sum(row[key] for row in own) / len(own) for key in own[0] if key != "seed"}
+            for seed, own in seeds.items()]  # fmt: skip
 
 
 def cells(found: dict[str, Any]) -> str:
@@ -24,27 +35,34 @@ def cells(found: dict[str, Any]) -> str:
         for name in dict.fromkeys(row["name"] for row in students):
             draws = [row for row in students if row["name"] == name]
             values = [over([row[part] for row in draws], "all") for part in looked]
-            ours, plain = ([{"seed": row["seed"], "test": row["test"]["all"]} for row in rows]
+            ours, plain = ([{"seed": row["seed"], **{part: row[part]["all"] for part in looked}} for row in rows]
                            for rows in (draws, [row for row in students if row["name"] == "labels alone"]))  # fmt: skip
-            gain = "" if name in ("the teacher", "labels alone") else gains(ours, plain, "test")
-            lines.append([name, f"{draws[0]['parameters']:,}", *values, gain, str(len(draws))])
-        head = ["student learns from", "parameters", *looked, "test, over labels alone", "seeds"]
+            bare = name in ("the teacher", "labels alone")
+            gain = ["" if bare else gains(ours, plain, part) for part in ("train", "test")]
+            lines.append([name, f"{draws[0]['parameters']:,}", *values, *gain, str(len(draws))])
+        against = ["train, over labels alone", "test, over labels alone"]
+        head = ["student learns from", "parameters", *looked, *against, "seeds"]
         sections.append(f"### Narrow detectors\n\nMean average precision at an overlap of 0.5.\n\n{grid(head, lines)}")
     rows = [row for row in result["rows"] if row["part"] == "graft"]
     if rows:
-        lines = []
-        for name, shots in sorted(dict.fromkeys((row["name"], row["shots"]) for row in rows), key=lambda key: key[1]):
-            tested = [row["test"] for row in rows if (row["name"], row["shots"]) == (name, shots)]
-            for draw in tested:
-                draw["harmonic"] = 2 * draw["old"] * draw["new"] / max(draw["old"] + draw["new"], 1e-9)
-            values = [over(tested, key) for key in ("before", "old", "new", "harmonic", "proposed")]
-            ours, rivals = (tested_by(rows, one, "shots", shots) for one in (name, "rows"))
-            gain = "" if name == "rows" or not shots else gains(ours, rivals, "harmonic")
-            lines.append([name, str(shots) if shots else "all", *values, gain, str(len(tested))])
-        head = ["method", "images", "old before", "old", "new", "harmonic", "proposed", "harmonic, over rows", "seeds"]
+        lines, tested = [], dict[tuple[str, int], dict[tuple[int, int], dict[str, float]]]()
+        for row in rows:
+            test = {key: row["test"][key] for key in ("before", "old", "new", "proposed") if key in row["test"]}
+            test["harmonic"] = 2 * test["old"] * test["new"] / max(test["old"] + test["new"], 1e-9)
+            tested.setdefault((row["name"], row["shots"]), {})[row["seed"], row["draw"]] = test
+        for (name, shots), own in sorted(tested.items(), key=lambda pair: pair[0][1]):
+            bases = by_base([{"seed": seed, **test} for (seed, _), test in own.items()])
+            values = [over(bases, key) for key in ("before", "old", "new", "harmonic", "proposed")]
+            rivals = tested.get(("rows", shots), {}) if name != "rows" else {}
+            paired = [{"seed": key[0], "gain": test["harmonic"] - rivals[key]["harmonic"]}
+                      for key, test in own.items() if key in rivals]  # fmt: skip
+            over_rows, count = over(by_base(paired), "gain") if paired else "", len({draw for _, draw in own})
+            lines.append([name, str(shots) if shots else "all", *values, over_rows, str(count), str(len(bases))])
+        head = ["method", "images", "old before", "old", "new", "harmonic", "proposed", "harmonic, over rows"]
         sections.append(
-            "### Platelets grafted onto a detector of the other cells\n\nAverage precision at an overlap of 0.5 on test;"
-            f" proposed is the share of Platelets that the first stage proposes at all.\n\n{grid(head, lines)}"
+            "### Platelets grafted onto a detector of the other cells\n\nAverage precision at an overlap of 0.5 on test: means"
+            " over the draws of images for each base, ± over bases; over rows, of the same base and draw. Proposed is the share"
+            f" of Platelets that the first stage proposes at all.\n\n{grid([*head, 'draws', 'bases'], lines)}"
         )
     return f"## Blood cells\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
 
@@ -53,16 +71,34 @@ def streets(found: dict[str, Any]) -> str:
     """Filled by benchmarks/camvid.py."""
     if "camvid" not in found:
         return ""
-    result, lines = found["camvid"], []
-    for student, method in dict.fromkeys((row["student"], row["method"]) for row in result["rows"]):
-        draws = [row for row in result["rows"] if (row["student"], row["method"]) == (student, method)]
+    result, lines, terms = found["camvid"], [], []
+    of: dict[tuple[str, str], Rows] = {}
+    for row in result["rows"]:
+        of.setdefault((row["student"], row["method"]), []).append(row)
+    for (student, method), draws in sorted(of.items(), key=lambda pair: pair[0][0]):
         size = f"{draws[0]['parameters']:,}"
-        plain = [row for row in result["rows"] if (row["student"], row["method"]) == (student, "plain")]
+        plain, earlier = (of.get((student, one), []) for one in ("plain", EARLIER.get(method, "")))
         gain = "" if method in ("teacher", "plain") else gains(draws, plain, "test")
-        values = [over(draws, "train"), over(draws, "test"), gain, over(draws, "pixels")]
+        step = gains(draws, earlier, "test") if earlier else ""
+        values = [over(draws, "train"), over(draws, "test"), gain, step, over(draws, "pixels")]
         lines.append([method, student, size, *values, str(len(draws))])
-    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "over plain", "test pixels right", "seeds"]
-    return f"## Labels for every pixel, distilled\n\n{result['what']}\n\n{grid(head, lines)}\n\n{basis(result)}"
+    widths = list(dict.fromkeys(student for student, _ in of if student))
+    for method, before in EARLIER.items():
+        if len(widths) > 1 and all((width, one) in of for width in widths for one in (method, before)):
+            ours, earlier = ([{**row, "seed": (width, row["seed"])} for width in widths for row in of[width, one]]
+                             for one in (method, before))  # fmt: skip
+            count = len({row["seed"] for row in ours} & {row["seed"] for row in earlier})
+            terms.append([method, before, gains(ours, earlier, "test"), str(count)])
+    head = ["method", "student", "parameters", "mIoU train", "mIoU test", "over plain", "over the row before"]
+    tables = [grid([*head, "test pixels right", "seeds"], lines)]
+    if terms:
+        both = "Both widths together, pairs of students of the same width and seed, by mIoU on test:"
+        tables += [both, grid(["method", "over", "by", "pairs"], terms)]
+    return "\n\n".join(["## Labels for every pixel, distilled", result["what"], *tables, basis(result)])
+
+
+EARLIER = {"+ pixel": "plain", "+ pair": "+ pixel", "+ holistic": "+ pair"}
+"""What each row of CamVid's has a term more than."""
 
 
 def faces(found: dict[str, Any]) -> str:
@@ -86,13 +122,19 @@ def faces(found: dict[str, Any]) -> str:
                 more = [str(times or ""), over(tested, "all"), gain, over(draws, "labels")]
             else:
                 worse = [over([row[kind] for row in draws], "all") for kind in ("blurred", "occluded")]
-                more = [over(tested, "all"), gain, *worse, over(draws, "motion"), over(draws, "kept")]
+                more = [over(tested, "all"), gain, *worse, *(over(draws, key) for key in ("motion", "places", "kept"))]
             lines.append([name, *more, str(len(draws))])
         head = {"experts": ["learns from", *regions, "over annotations alone", "kept"],
                 "data": ["learns from", "times the schedule", "error", "over one look", "labels"],
-                "video": ["", "as they are", "over pose alone", "blurred", "occluded", "motion", "kept"]}[part]  # fmt: skip
+                "video": ["", "as they are", "over pose alone", "blurred", "occluded", "motion", "places",
+                          "kept"]}[part]  # fmt: skip
         if lines:
             sections.append(f"### {title}\n\n{grid([*head, 'seeds'], lines)}")
+        heard = [row["kept"] for row in rows if row["name"] in ("and both", "pose and motion")]
+        if heard:
+            share, what = sum(heard) / len(heard), "frames" if part == "video" else "points that nobody annotated"
+            hardly = ", so that nothing here says what it is good for" if share > 99 else ""
+            sections.append(f"The gate, at 0.5, kept {share:.1f} % of the {what}{hardly}.")
     figure = "![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
     drawn = any((row["name"], row["times"], row["seed"]) == ("six looks", 1, 0) for row in result["rows"])
     return "\n\n".join([f"## Points of faces\n\n{result['what']}", *sections, *[figure] * drawn, basis(result)])

@@ -109,7 +109,7 @@ def ensembled(model: Locator, images: Tensor, looks: Sequence[tuple[float, bool]
 
     Args:
         model: gives square maps.
-        images: prepared (B, C, S, S); beyond their edges is 0, which is the mean colour.
+        images: prepared (B, C, S, S); beyond their edges the outermost pixels go on.
         looks: (1.0, False) is the image itself.
     """
     partner = partners(model.classes, model.pairs).to(images.device)
@@ -119,7 +119,9 @@ def ensembled(model: Locator, images: Tensor, looks: Sequence[tuple[float, bool]
             len(images), 2, 3
         )
         same = scale == 1 and not mirrored
-        maps = model.probabilities(images if same else sampled(images, forth, images.shape[-1])).float()
+        # any one colour beyond the edges, grey above all, would be a frame that no training image had all around
+        view = images if same else sampled(images, forth, images.shape[-1], padding="border")
+        maps = model.probabilities(view).float()
         seen = torch.ones_like(maps)
         if mirrored:
             seen = seen * (partner >= 0)[:, None, None]
