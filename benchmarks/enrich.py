@@ -1,17 +1,21 @@
 """More to learn from than one or five photos: pictures made by GLICO, and a folder of unlabelled photos, in the main job.
 
-    python benchmarks/enrich.py --development    flowers_dev and the even half of the probe: to choose on
-    python benchmarks/enrich.py                  flowers and the odd half: the final table
+    python benchmarks/enrich.py --development    flowers_dev and the even half of the probe, to choose on: two hours of a core
+    python benchmarks/enrich.py                  flowers and the odd half, the final table: two hours
+    python benchmarks/enrich.py --only unlabelled    those rows alone, without a generator: ten minutes
     python benchmarks/enrich.py --short          does it run at all
 
 Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or
-20 pictures of each class between its photos; copies: as many copies of the photos (control). Unlabelled: the training
+20 pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that photo
+drawn again. Its generator takes 300 steps, where ``extend --enrich`` takes 2,000: those would be hours a draw here. Copies:
+as many copies of the photos (control). Unlabelled: the training
 photos that were not drawn, without their labels; those that the grown model is surely right about become photos of its
 new classes; among others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be
 taken for new classes too; shuffled: their names dealt out anew among them (control); all named: with their true labels
 (ceiling). How many pictures and how sure is chosen on the development flowers by harmonic mean.
 
-A cell that is in the results is not run again.
+A cell that is in the results is not run again. Of the first draw of the final run a sheet of pictures is left under docs/:
+photos of five classes, then what was made between them.
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from flowers import imagenet, measure
-from record import RESULTS, data, write
+from record import RESULTS, add, data
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from classgraft import api
 from classgraft.bundle import Bundle
@@ -38,12 +44,13 @@ from classgraft.models.classifier import Classifier
 from classgraft.selftrainers.pseudo_labels import named
 from classgraft.trainers.glico import GLICO, enriched
 from classgraft.training.engine import device
+from classgraft.training.progress import show_progress
 from classgraft.training.recipe import Recipe
 
 SHOTS, SEEDS = (1, 5), (0, 1, 2)
 PICTURES, SURE = (5, 20), (0.5, 0.8, 0.95)
 DRAWING = 300
-"""Steps of the generator."""
+"""Steps of the generator: ten minutes of a core at one photo a class, 25 at five."""
 KEPT = ("old before", "old", "new", "harmonic", "best", "regret", "area")
 
 
@@ -87,16 +94,36 @@ class Draw:
         self.task = Task(photos.classes, known, free)
         self.grown = extender("glne", {"seed": seed}).extend(model, None, self.task)
         self.made: Task | None = None
+        self.losses: dict[str, float] = {}
 
     def pictures(self, count: int) -> Task:
         """Of the greatest number that is made of each class, the first ``count``: the generator is learnt once."""
         if self.made is None:
             recipe = Recipe(batch_size=32, seed=self.seed)
             method = GLICO(drawing=self.drawing, recipe=recipe)
+            show_progress(self.told)
             self.made = enriched(self.task, max(PICTURES), self.model, method)
         first, classes = len(self.task.train), torch.arange(len(self.task.classes))[:, None]
         more = first + max(PICTURES) * classes + torch.arange(count)
         return replace(self.made, train=self.made.train.subset(torch.cat([torch.arange(first), more.flatten()])))
+
+    def told(self, what: str, done: int, total: int, terms: dict[str, float]) -> None:
+        """Keeps the generator's losses of its last epoch."""
+        if what == "learning to draw":
+            self.losses = {name: terms[name] for name in ("pixels", "maps", "class") if name in terms}
+
+    def sheet(self, path: Path) -> None:
+        """Of five classes, a line each: its photos, then eight pictures."""
+        from torchvision.utils import save_image
+
+        assert self.made is not None
+        count, train = len(self.task.train), self.made.train
+        lines = []
+        for k in range(min(5, len(self.task.classes))):
+            photos = torch.nonzero(self.task.train.labels == k)[:, 0]
+            index = torch.cat([photos, count + max(PICTURES) * k + torch.arange(8)])
+            lines.append(interpolate(train.raw(index, torch.device("cpu")), size=96, mode="area"))
+        save_image(torch.cat(lines), path, nrow=len(lines[0]))
 
     def copies(self, count: int) -> Task:
         own = [torch.nonzero(self.task.train.labels == k)[:, 0] for k in range(len(self.task.classes))]
@@ -147,11 +174,11 @@ def rows(chosen: dict[str, Any] | None) -> dict[str, Row]:
     return found | ({"unlabelled, all named (ceiling)": Draw.ceiling} if chosen else {})
 
 
-def chosen_of(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """The number of pictures and the sureness with the best mean harmonic mean over all draws."""
+def chosen_of(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """The number of pictures and the sureness with the best mean harmonic mean over all draws of the development rows."""
 
     def mean(name: str) -> float:
-        values = [cell["harmonic"] for cell in cells if cell["name"] == name]
+        values = [row["harmonic"] for row in done if row["name"] == name]
         return sum(values) / len(values) if len(values) == len(SHOTS) * len(SEEDS) else -1.0
 
     pictures = {count: mean(f"enriched, {count} pictures") for count in PICTURES}
@@ -168,18 +195,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose names begin so, such as unlabelled")
     parser.add_argument("--short", action="store_true", help="few photos and steps, nothing is written")
     given = parser.parse_args()
-    path = RESULTS / f"enrich{'-development' * given.development}.json"
-    cells: list[dict[str, Any]] = []
-    if path.exists() and not given.short:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
+    short, name = given.short, f"enrich{'-development' * given.development}"
+
+    def there(name: str) -> list[dict[str, Any]]:
+        """The rows that a file has by now, for another process may fill it too."""
+        path = RESULTS / f"{name}.json"
+        return json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not short else []
+
     chosen: dict[str, Any] | None = None
     if not given.development:
-        chosen = {"pictures": PICTURES[0], "sure": SURE[0]}
-        if not given.short:
-            before = RESULTS / "enrich-development.json"
-            if not before.exists():
-                raise SystemExit("nothing is chosen yet: run it with --development first")
-            chosen = json.loads(before.read_text("utf-8"))["chosen"]
+        chosen = {"pictures": PICTURES[0], "sure": SURE[0]} if short else chosen_of(there("enrich-development"))
+        for what in (key for key, value in chosen.items() if value is None):
+            print(f"{what}: not chosen yet; its rows wait for those of --development", flush=True)
     flowers = "flowers_dev" if given.development else "flowers"
     base = imagenet()
     model = copy.deepcopy(base.model).to(device())
@@ -188,35 +215,32 @@ def main() -> None:
         api.images_of(open_source(data() / kind / "train"), base.preparation)
         for kind in (flowers, "flowers" if given.development else "flowers_dev")
     )
-    if given.short:
+    if short:
         photos, others = (images.of(images.classes[:2]).shots(4, 0) for images in (photos, others))
-    for shots in SHOTS[: 1 if given.short else None]:
-        for seed in SEEDS[: 1 if given.short else None]:
-            done = {cell["name"] for cell in cells if (cell["shots"], cell["seed"]) == (shots, seed)}
-            todo = {n: row for n, row in rows(chosen).items() if n.startswith(given.only) and n not in done}
-            if not todo:
-                continue
-            draw = Draw(model, photos, others, shots, seed, 2 if given.short else DRAWING)
-            for name, row in todo.items():
+    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
+    for shots in SHOTS[: 1 if short else None]:
+        for seed in SEEDS[: 1 if short else None]:
+            draw: Draw | None = None
+            for word, task_of in rows(chosen).items():
+                key = {"name": word, "shots": shots, "seed": seed}
+                if not word.startswith(given.only) or any(key.items() <= row.items() for row in there(name)):
+                    continue
+                draw = draw or Draw(model, photos, others, shots, seed, 2 if short else DRAWING)
                 started = time.perf_counter()
-                task = row(draw)
+                task = task_of(draw)
                 grown = extender("glne", {"seed": seed}).extend(model, None, task).cpu()
-                cell = {
-                    "name": name,
-                    "shots": shots,
-                    "seed": seed,
-                    "images": len(task.train),
-                    "right": draw.right(task),
-                }
-                cell |= {"seconds": time.perf_counter() - started}
+                row = {**key, "images": len(task.train), "right": draw.right(task)}
+                row |= {"losses": draw.losses} if word.startswith("enriched") else {}
+                row |= {"seconds": time.perf_counter() - started}
                 found = measure(base, replace(base, model=grown), test)
-                cells.append(cell | {key: found[key] for key in KEPT})
-                print(cells[-1], flush=True)
-                if not given.short:
-                    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
-                    what = __doc__.split("\n\n")[2].replace("\n", " ")
-                    picked = chosen or chosen_of(cells)
-                    write(path.stem, what, n=n, chosen=picked, cells=cells)
+                row |= {key: found[key] for key in KEPT}
+                print(row, flush=True)
+                if short:
+                    continue
+                if chosen and seed == SEEDS[0] and word.startswith("enriched"):
+                    draw.sheet(RESULTS.parents[1] / "docs" / f"enrich-pictures-{shots}.png")
+                what = " ".join(__doc__.split("\n\n")[2].split())
+                add(name, what, [row], same=("name", "shots", "seed"), n=n, chosen=chosen or chosen_of)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from classgraft.metrics import student_interval
-from sections.writing import basis, grid, over
+from sections.writing import basis, gains, grid, over
 
 SHOTS = (1, 5, 20)
 ORDER = ("glne", "imprint", "imprint, 8 views", "rows", "rows, 1 view", "finetune", "glne, 2 views")
@@ -197,30 +197,37 @@ def enrich(found: dict[str, Any]) -> str:
     sections = []
     for name, title in (("enrich", "Test"), ("enrich-development", "Development, chosen on")):
         if name in found:
-            cells, lines = found[name]["cells"], []
-            order = dict.fromkeys((c["shots"], c["name"]) for c in cells)
+            rows, lines = found[name]["rows"], []
+            order = dict.fromkeys((r["shots"], r["name"]) for r in rows)
             for shots, row in sorted(order, key=lambda key: (key[0], key[1] != "photos alone", key[1].endswith(")"))):
-                draws = [c for c in cells if (c["shots"], c["name"]) == (shots, row)]
-                right = over([c for c in draws if c["right"] is not None], "right")
-                figures = [over(draws, key) for key in ("images", "old", "new", "harmonic", "regret")]
-                lines.append([row, str(shots), *figures, right, str(len(draws))])
-            head = [
-                "learnt from",
-                "photos a class",
-                "images",
-                "old",
-                "new",
-                "harmonic",
-                "regret",
-                "named right",
-                "draws",
-            ]
+                draws, plain = (
+                    [r for r in rows if (r["shots"], r["name"]) == (shots, word)] for word in (row, "photos alone")
+                )
+                right = over([r for r in draws if r["right"] is not None], "right")
+                figures = [over(draws, key) for key in ("images", "old", "new", "harmonic")]
+                more = "" if row == "photos alone" else gains(draws, plain, "harmonic")
+                lines.append([row, str(shots), *figures, more, over(draws, "regret"), right, str(len(draws))])
+            head = ["learnt from", "photos a class", "images", "old", "new", "harmonic", "over photos alone", "regret",
+                    "named right", "draws"]  # fmt: skip
             n = found[name]["n"]
-            sections.append(f"### {title}\n\n{n['old']} old images, {n['new']} new ones.\n\n{grid(head, lines)}")
+            words = [f"{n['old']} old images, {n['new']} new ones.", grid(head, lines), *_drawn(name, rows)]
+            sections.append(f"### {title}\n\n" + "\n\n".join(words))
     if not sections:
         return ""
     result = found.get("enrich", found.get("enrich-development", {}))
     return f"## More to learn from\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+
+
+def _drawn(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the generator's losses came to, and its pictures."""
+    words = []
+    for shots in sorted({row["shots"] for row in rows if "losses" in row}):
+        draws = [row["losses"] for row in rows if row["shots"] == shots and "losses" in row]
+        means = ", ".join(f"{key} {sum(draw[key] for draw in draws) / len(draws):.3f}" for key in draws[0])
+        words.append(f"The generator's losses in its last epoch, photos a class {shots}: {means}.")
+        if name == "enrich":
+            words.append(f"![Photos of five classes and pictures made of them](enrich-pictures-{shots}.png)")
+    return words
 
 
 def flowers_memory(found: dict[str, Any]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sections.writing import basis, gains, grid, over
+
+STILL = "meta pseudo labels, no feedback"
 
 
 def few(found: dict[str, Any]) -> str:
@@ -16,12 +19,19 @@ def few(found: dict[str, Any]) -> str:
             for shots, row in sorted(
                 dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]
             ):
-                draws = [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, row)]
-                lines.append([row, str(shots), over(draws, "top-1"), over(draws, "top-5"), str(len(draws))])
-            table = grid(["row", "images a class", "top-1", "top-5", "seeds"], lines) if lines else "No row yet."
+                draws, plain = (
+                    [r for r in result["rows"] if (r["shots"], r["row"]) == (shots, word)] for word in (row, "plain")
+                )
+                more = "" if row == "plain" else gains(draws, plain, "top-1")
+                lines.append([row, str(shots), over(draws, "top-1"), more, over(draws, "top-5"),
+                              _likeness([r["likeness"] for r in draws if "likeness" in r]), str(len(draws))])  # fmt: skip
+            head = ["row", "images a class", "top-1", "over plain", "top-5", "likeness in a class, across", "seeds"]
+            table = grid(head, lines) if lines else "No row yet."
+            alike = (result.get("maps") or {}).get("likeness", {})
             drawn = "\n\n".join(
                 f"{words}: the points of ten images a class, and pictures on the way from one image of a class to another."
-                f"\n\n![Points]({name}-{kind}.svg)\n\n![Pictures]({name}-{kind}.png)"
+                + (f" Likeness in a class, across classes: {_likeness([alike[kind]])}." if kind in alike else "")
+                + f"\n\n![Points]({name}-{kind}.svg)\n\n![Pictures]({name}-{kind}.png)"
                 for kind, words in (("glico", "GLICO"), ("glo", "GLO, without the class loss"))
                 if result.get("maps")
             )
@@ -31,6 +41,11 @@ def few(found: dict[str, Any]) -> str:
         return ""
     what = next(found[name]["what"] for name in ("few-cifar10", "few-flowers") if name in found)
     return f"## Few labelled images and nothing else\n\n{what}\n\n" + "\n\n".join(sections)
+
+
+def _likeness(pairs: Sequence[Sequence[float]]) -> str:
+    """Means of pairs of cosines."""
+    return ", ".join(f"{sum(part) / len(part):.2f}" for part in zip(*pairs, strict=True))
 
 
 def moons(found: dict[str, Any]) -> str:
@@ -53,14 +68,18 @@ def unlabelled(found: dict[str, Any]) -> str:
     if "unlabelled" not in found:
         return ""
     result, lines = found["unlabelled"], []
-    for of, labels, row in dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"]):
-        draws = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, row)]
-        plain = [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, "supervised")]
-        more = "" if row == "supervised" else gains(draws, plain, "clean")
-        lines.append(
-            [row, of, f"{labels:,}", over(draws, "clean"), more, over(draws, "under corruption"), str(len(draws))]
+    order = dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"])
+    for of, labels, row in sorted(order, key=lambda key: (key[0] != "mnist", key[1])):
+        draws, plain, still = (
+            [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, word)]
+            for word in (row, "supervised", STILL)
         )
-    head = ["row", "set", "labels", "accuracy", "over supervised", "under corruption", "seeds"]
+        more = "" if row == "supervised" else gains(draws, plain, "clean")
+        fed = gains(draws, still, "clean") if row.startswith("meta pseudo labels") and row != STILL else ""
+        lines.append(
+            [row, of, f"{labels:,}", over(draws, "clean"), more, fed, over(draws, "under corruption"), str(len(draws))]
+        )
+    head = ["row", "set", "labels", "accuracy", "over supervised", "over no feedback", "under corruption", "seeds"]
     about = f"{result['what']} {result['n']:,} test images."
     return f"## Few labels, many images\n\n{about}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
@@ -72,12 +91,18 @@ def transfer(found: dict[str, Any]) -> str:
     result = found["transfer"]
     rows, lines = result["rows"], []
     for shots, way in sorted(dict.fromkeys((row["shots"], row["way"]) for row in rows), key=lambda key: key[0]):
-        draws = [row for row in rows if (row["shots"], row["way"]) == (shots, way)]
-        lines.append([way, str(shots), over(draws, "accuracy"), f"{draws[0]['rate']:g}", str(len(draws))])
+        draws, scratch, tuned = (
+            [row for row in rows if (row["shots"], row["way"]) == (shots, word)]
+            for word in (way, "from scratch", "fine-tuning")
+        )
+        more = "" if way == "from scratch" else gains(draws, scratch, "accuracy")
+        beyond = "" if way == "fine-tuning" else gains(draws, tuned, "accuracy")
+        rate = f"{draws[0]['head']:g}, then {draws[0]['rate']:g}" if way == "LP-FT" else f"{draws[0]['rate']:g}"
+        lines.append([way, str(shots), over(draws, "accuracy"), more, beyond, rate, str(len(draws))])
     bodies = over(list({row["seed"]: row for row in rows}.values()), "body")
     return (
         f"## A trained body on other classes\n\n{result['what']} {result['n']['test images a seed']:,} test images a seed."
         f" The body on its own five classes: {bodies}.\n\n"
-        + grid(["way", "images a class", "accuracy", "rate", "seeds"], lines)
+        + grid(["way", "images a class", "accuracy", "over scratch", "over fine-tuning", "rate", "seeds"], lines)
         + f"\n\n{basis(result)}"
     )
