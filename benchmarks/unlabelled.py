@@ -1,6 +1,6 @@
 """A hundred or a thousand labels beside thousands of images without: self-training and its controls.
 
-    python benchmarks/unlabelled.py                  # MNIST (two and a half hours of a core) and CIFAR-10 (five)
+    python benchmarks/unlabelled.py                  # MNIST (two and a half hours of a core to itself) and CIFAR-10 (five)
     python benchmarks/unlabelled.py --only mnist --seeds 0
     python benchmarks/unlabelled.py --short          # does it run at all
 
