@@ -95,7 +95,7 @@ def main() -> None:
     for seed in given.seeds[: 1 if given.short else None]:
         for method in given.only:
             sides = [side for side in others if method in METHODS[side]]
-            for side in [*sides, *["ours"][: len(sides)]]:
+            for side in [*sides, "ours"] if sides else []:
                 if any((row["side"], row["method"], row["seed"]) == (side, method, seed) for row in rows):
                     continue
                 if side == "ours":

@@ -16,11 +16,10 @@ from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
 from classgraft.latent_page import WAYS, of_latent
-from classgraft.models.classifier import frozen, untrained
+from classgraft.models.classifier import untrained
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
 from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
-from classgraft.training import latent as latent_module
 from classgraft.training.latent import Latent, dealt_in, learn, slerp
 from classgraft.training.loop import fit
 from classgraft.training.recipe import Recipe
@@ -153,37 +152,6 @@ def test_a_body_compares_pictures_only_where_it_is_trained() -> None:
     for model, same in ((fresh, True), (trained, False)):
         points = [each.learnt(model, blobs(), 3).points for each in (quick, pixels_alone)]
         assert torch.equal(*points) == same
-
-
-def test_what_the_body_sees_is_kept_where_there_is_room_and_no_bit_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven images in batches of four and of three: room for what is seen of both sizes, of one, and of none."""
-    known, body = blobs().subset(torch.tensor([0, 1, 2, 4, 5, 6, 8])), frozen(classifier()).body
-    looks: list[int] = []
-    body.register_forward_pre_hook(
-        lambda module, given: None if torch.is_grad_enabled() else looks.append(len(given[0]))
-    )
-    found, counts = [], []
-    for room in (1 << 20, 24_000, 0):
-        monkeypatch.setattr(latent_module, "KEPT", room)
-        recipe = dataclasses.replace(RECIPE, epochs=30, batch_size=4)
-        found.append(learn(known, 3, body, recipe, **{**SETTINGS, "perceptual": 1.0}))
-        counts.append(looks.count(4) + looks.count(3))
-        looks.clear()
-    assert counts[0] < 20 < counts[1] < 50 < counts[2] == 60
-    for other in found[1:]:
-        assert torch.equal(other.points, found[0].points)
-        for ours, theirs in zip(other.generator.parameters(), found[0].generator.parameters(), strict=True):
-            assert torch.equal(ours, theirs)
-
-
-def test_what_the_body_sees_of_images_that_are_moved_is_looked_at_anew() -> None:
-    known, body = blobs(), frozen(classifier()).body
-    looks: list[int] = []
-    body.register_forward_pre_hook(
-        lambda module, given: None if torch.is_grad_enabled() else looks.append(len(given[0]))
-    )
-    learn(known, 3, body, dataclasses.replace(RECIPE, epochs=5, augment="flip"), **{**SETTINGS, "perceptual": 1.0})
-    assert looks.count(12) == 5
 
 
 def test_only_the_transductive_mode_looks_at_unlabelled_images() -> None:

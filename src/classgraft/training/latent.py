@@ -23,9 +23,6 @@ from classgraft.training.batches import Batch, Epochs
 from classgraft.training.loop import Step, Terms, descend, run
 from classgraft.training.recipe import Recipe
 
-KEPT = 512 << 20
-"""Bytes of a body's maps that are kept from one epoch to the next: of 67 images for a MobileNetV2 at 224 pixels."""
-
 
 @dataclass(frozen=True)
 class Latent:
@@ -120,14 +117,15 @@ def learn(
     seeing = _staged(body, images.view(torch.arange(1), device)) if body is not None and perceptual else None
 
     places = dealt_in(images, labelled).to(device)
-    meant = Meant(seeing, len(images), KEPT if recipe.augment == "none" else 0)
 
     def objective(batch: Batch) -> Terms:
         drawn = generator(points[places[batch.index]], noise * torch.randn(len(batch.index), NOISE, device=device))
         terms = {"pixels": F.l1_loss(drawn, batch.source.raw(batch.index, device))}
         prepared = preparation.normalise(centre(drawn, preparation.size))
         if seeing is not None:
-            terms["maps"] = perceptual * relative_difference(seeing(prepared), meant(batch.images, places[batch.index]))
+            with torch.no_grad():
+                meant = seeing(batch.images)
+            terms["maps"] = perceptual * relative_difference(seeing(prepared), meant)
         known = batch.targets < labelled
         if strength:
             each = F.cross_entropy(guess(prepared), batch.targets.clamp(max=labelled - 1), reduction="none")
@@ -139,37 +137,6 @@ def learn(
     run(step, Epochs(shown, recipe, device), recipe, "learning to draw")
     generator.requires_grad_(False)
     return Latent(generator, points.detach(), images.labels.to(device), noise)
-
-
-class Meant:
-    """What a body that stands still sees in images that look alike in every epoch: looked at once, where there is room.
-
-    Batches of each size have maps of their own, for another size may be another kernel; so bits are those of looking anew.
-    """
-
-    def __init__(self, body: nn.Module | None, count: int, room: int) -> None:
-        self.body, self.count, self.room = body, count, room
-        self.kept: dict[int, tuple[Tensor, list[Tensor]]] = {}
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, index: Tensor) -> list[Tensor]:
-        """Of images (B, C, H, W), which are those at ``index`` (B,) among all."""
-        assert self.body is not None
-        there, maps = self.kept.get(len(index), (None, []))
-        if there is not None and bool(there[index].all()):
-            return [whole[index] for whole in maps]
-        found: list[Tensor] = self.body(images)
-        size = self.count * sum(part[0].nbytes for part in found)
-        if there is None and size <= self.room and all(part.is_contiguous() for part in found):
-            self.room -= size
-            there = torch.zeros(self.count, dtype=torch.bool, device=index.device)
-            maps = [part.new_empty(self.count, *part.shape[1:]) for part in found]
-            self.kept[len(index)] = there, maps
-        if there is not None:
-            there[index] = True
-            for whole, part in zip(maps, found, strict=True):
-                whole[index] = part
-        return found
 
 
 def dealt_in(images: Images, labelled: int) -> Tensor:
