@@ -85,13 +85,17 @@ def kept(name: str, blank: Module, learn: Callable[[], Module], *keys: object) -
     return learnt
 
 
+def there(name: str) -> dict[str, Any]:
+    """What a file of results has by now, for another process may fill it too."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {"rows": []}
+
+
 def undone(table: str, same: Sequence[str], keys: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     """Cells that neither the table has nor another process is at, looked up anew before each."""
-    path = RESULTS / f"{table}.json"
     for key in keys:
         with alone(f"{table}/{'-'.join(map(str, key))}", wait=False) as free:
-            rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-            if free and key not in {tuple(row[k] for k in same) for row in rows}:
+            if free and key not in {tuple(row[k] for k in same) for row in there(table)["rows"]}:
                 yield key
 
 
@@ -133,26 +137,23 @@ def add(
     An earlier row with the same values under the keys ``same`` makes way. All rows are returned, sorted by ``order`` where
     it is given. Of the other facts, functions are asked with all rows; mappings and lists are added to those of the file.
     """
-    path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        there = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        every = [row for row in there.get("rows", ()) if not same or any(row[k] != rows[-1][k] for k in same)] + rows[
-            -1:
-        ]
+        before = there(name)
+        every = [row for row in before["rows"] if not same or any(row[k] != rows[-1][k] for k in same)] + rows[-1:]
         if order is not None:
             every.sort(key=order)
-        told = {key: fact(every) if callable(fact) else _joined(there.get(key), fact) for key, fact in facts.items()}
+        told = {key: fact(every) if callable(fact) else _joined(before.get(key), fact) for key, fact in facts.items()}
         write(name, what, **told, rows=every)
     return every
 
 
-def _joined(there: Any, fact: Any) -> Any:
-    if isinstance(fact, dict) and isinstance(there, dict):
-        return {**there, **fact}
-    if isinstance(fact, list) and isinstance(there, list):
-        return [*there, *(line for line in _rounded(fact) if line not in there)]
+def _joined(before: Any, fact: Any) -> Any:
+    if isinstance(fact, dict) and isinstance(before, dict):
+        return {**before, **fact}
+    if isinstance(fact, list) and isinstance(before, list):
+        return [*before, *(line for line in _rounded(fact) if line not in before)]
     return fact
 
 
