@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from record import RESULTS, add, data
+from record import RESULTS, add, data, there
 from torch import Tensor, nn
 
 from classgraft import api
@@ -228,8 +227,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["missing", "temperature", "depth", "cifar", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images and epochs, nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "distill.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("distill")["rows"]
     done = {(row["part"], row["student"], row["method"], row["seed"]) for row in rows}
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         for cell in cells():

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from permuted import mnist
-from record import RESULTS, add
+from record import add, there
 from torch import Tensor, nn
 
 from classgraft.data.images import Images
@@ -230,8 +229,7 @@ def main() -> None:
         "--short", action="store_true", help="one configuration, few images and epochs, nothing is written"
     )
     given = parser.parse_args()
-    path = RESULTS / "dropout.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("dropout")["rows"]
     done = {(row["pair"], row["arm"], row["number"]) for row in rows}
     for number in range(1 if given.short else given.configurations):
         for name in given.pairs:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from typing import Any
 
 import torch
 from flowers import imagenet, measure
-from record import RESULTS, add, data
+from record import RESULTS, add, data, there
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -197,14 +196,12 @@ def main() -> None:
     given = parser.parse_args()
     short, name = given.short, f"enrich{'-development' * given.development}"
 
-    def there(name: str) -> list[dict[str, Any]]:
-        """The rows that a file has by now, for another process may fill it too."""
-        path = RESULTS / f"{name}.json"
-        return json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not short else []
+    def done(name: str) -> list[dict[str, Any]]:
+        return [] if short else there(name)["rows"]
 
     chosen: dict[str, Any] | None = None
     if not given.development:
-        chosen = {"pictures": PICTURES[0], "sure": SURE[0]} if short else chosen_of(there("enrich-development"))
+        chosen = {"pictures": PICTURES[0], "sure": SURE[0]} if short else chosen_of(done("enrich-development"))
         for what in (key for key, value in chosen.items() if value is None):
             print(f"{what}: not chosen yet; its rows wait for those of --development", flush=True)
     flowers = "flowers_dev" if given.development else "flowers"
@@ -223,7 +220,7 @@ def main() -> None:
             draw: Draw | None = None
             for word, task_of in rows(chosen).items():
                 key = {"name": word, "shots": shots, "seed": seed}
-                if not word.startswith(given.only) or any(key.items() <= row.items() for row in there(name)):
+                if not word.startswith(given.only) or any(key.items() <= row.items() for row in done(name)):
                     continue
                 draw = draw or Draw(model, photos, others, shots, seed, 2 if short else DRAWING)
                 started = time.perf_counter()

@@ -17,7 +17,6 @@ is a copy. Joint learns the later tasks at once. Every cell of a seed starts fro
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from functools import cache
@@ -27,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from record import RESULTS, add, data, kept
+from record import add, data, kept, there
 from torch import Tensor
 
 from classgraft import api
@@ -192,8 +191,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--short", action="store_true", help="few images, one epoch, nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "lwm.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("lwm")["rows"]
     done = {(row["method"], row["seed"]) for row in rows}
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         for name in methods(LATER):

@@ -18,7 +18,6 @@ A cell that is in the results is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from flowers import imagenet
-from record import RESULTS, add, data
+from record import add, data, there
 from torch import Tensor, nn
 
 from classgraft import api
@@ -238,8 +237,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["flowers", "split", "gates", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images, tasks and epochs; nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "masks.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("masks")["rows"]
     done = {(row["part"], row["method"], row["rate"], row["seed"]) for row in rows}
     seeds = [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
     wanted = [cell for cell in cells() if given.only in (cell.part.removesuffix("_dev"), "all")]

@@ -11,14 +11,13 @@ over the seeds, and what is reported is the test accuracy at that strength. A ce
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from record import RESULTS, add, data
+from record import add, data, there
 from torch import Tensor, nn
 
 from classgraft import api
@@ -189,8 +188,7 @@ def main() -> None:
     recipe, count = RECIPE, 5
     if given.short:
         train, recipe, count = train.shots(20, 0), replace(RECIPE, epochs=1), 2
-    path = RESULTS / "permuted.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("permuted")["rows"]
     done = {(row["protocol"], row["method"], row["strength"], row["seed"]) for row in rows}
     for seed in [int(part) for part in given.seeds.split(",")][: 1 if given.short else None]:
         for cell in cells(given.only):

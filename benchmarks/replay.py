@@ -16,7 +16,6 @@ run again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ import torch
 from memories import cifar
 from permuted import RECIPE, empty, mnist
 from PIL import Image
-from record import RESULTS, add
+from record import add, there
 
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
@@ -256,8 +255,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["split", "pair", "photos", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images, one epoch, one strength; nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "replay.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+    rows = [] if given.short else there("replay")["rows"]
     done = {(row["part"], row["method"], row["strength"], row["seed"]) for row in rows}
     for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
         for cell in cells(given.only):

@@ -17,7 +17,6 @@ images under changes that no row trains on: noise, larger pixels, specks, and gr
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from record import RESULTS, add, data
+from record import add, data, there
 from torch import Tensor, nn
 
 from classgraft import api, teaching
@@ -175,11 +174,10 @@ def main() -> None:
     parser.add_argument("--only", choices=["mnist", "cifar10", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images and one epoch, nothing is written")
     given = parser.parse_args()
-    path = RESULTS / "unlabelled.json"
 
     def done(of: str, row: str, labels: int, seed: int) -> bool:
         """Looked up in the file, for another process may fill it too."""
-        rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() and not given.short else []
+        rows = [] if given.short else there("unlabelled")["rows"]
         return any((each["set"], each["row"], each["labels"], each["seed"]) == (of, row, labels, seed) for each in rows)
 
     seeds = [int(part) for part in given.seeds.split(",")][: 1 if given.short else None]
@@ -224,7 +222,7 @@ def main() -> None:
                     forget()
                     if not given.short:
                         sets = {f"{of} {labels} {seed}": places}
-                        add(path.stem, WHAT, [row], same=("set", "row", "labels", "seed"), n=len(test), sets=sets)
+                        add("unlabelled", WHAT, [row], same=("set", "row", "labels", "seed"), n=len(test), sets=sets)
 
 
 if __name__ == "__main__":
