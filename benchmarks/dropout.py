@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from permuted import mnist
-from record import add, there
+from record import add, there, undone
 from torch import Tensor, nn
 
 from classgraft.data.images import Images
@@ -47,6 +47,7 @@ PAIRS = ("reformatted", "similar", "dissimilar")
 ARMS = ("plain, ReLU", "dropout, ReLU", "plain, maxout", "dropout, maxout")
 PIECES = 2
 """Linear pieces of a maxout unit."""
+SAME = ("pair", "arm", "number")
 EPOCHS, PATIENCE = 150, 10
 """At most; and without a smaller held-out error (the paper: 100 without one)."""
 
@@ -229,23 +230,20 @@ def main() -> None:
         "--short", action="store_true", help="one configuration, few images and epochs, nothing is written"
     )
     given = parser.parse_args()
-    rows = [] if given.short else there("dropout")["rows"]
-    done = {(row["pair"], row["arm"], row["number"]) for row in rows}
-    for number in range(1 if given.short else given.configurations):
-        for name in given.pairs:
-            for arm in ARMS:
-                if (name, arm, number) in done:
-                    continue
-                try:
-                    rows.append(measured(name, arm, number, given.short))
-                except InputError as problem:  # of a loss that is no number; the other runs have their turn
-                    print(name, arm, number, problem, flush=True)
-                    continue
-                print({key: value for key, value in rows[-1].items() if key != "errors"}, flush=True)
-                if not given.short:
-                    what = " ".join(part.replace("\n", " ") for part in __doc__.split("\n\n")[2:]).strip()
-                    rows = add("dropout", what, rows, summaries=summaries)
-    for line in summaries(rows):
+    numbers = range(1 if given.short else given.configurations)
+    todo = [(name, arm, number) for number in numbers for name in given.pairs for arm in ARMS]
+    rows: list[dict[str, Any]] = []
+    for name, arm, number in todo if given.short else undone("dropout", SAME, todo):
+        try:
+            rows.append(measured(name, arm, number, given.short))
+        except InputError as problem:  # of a loss that is no number; the other runs have their turn
+            print(name, arm, number, problem, flush=True)
+            continue
+        print({key: value for key, value in rows[-1].items() if key != "errors"}, flush=True)
+        if not given.short:
+            what = " ".join(part.replace("\n", " ") for part in __doc__.split("\n\n")[2:]).strip()
+            add("dropout", what, rows, same=SAME, summaries=summaries)
+    for line in summaries(rows if given.short else there("dropout")["rows"]):
         print(line)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from record import add, data, kept, there
+from record import add, data, kept, there, undone
 from torch import Tensor
 
 from classgraft import api
@@ -51,8 +51,8 @@ from classgraft.verbs import Extender
 
 SIZES = (4, 3, 3)
 GAMMAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-SAME = "lwm, gamma 0"
-"""As "lwf"."""
+COPY = "lwm, gamma 0"
+"""Of "lwf"."""
 FIRST = Recipe(epochs=60, batch_size=64, lr=0.1, weight_decay=5e-4)
 LATER = Recipe(epochs=20, batch_size=64, lr=0.01, weight_decay=5e-4)
 SHOWN = 8
@@ -191,21 +191,20 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--short", action="store_true", help="few images, one epoch, nothing is written")
     given = parser.parse_args()
-    rows = [] if given.short else there("lwm")["rows"]
-    done = {(row["method"], row["seed"]) for row in rows}
-    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
-        for name in methods(LATER):
-            if (name, seed) not in done and not (given.short and name not in SHORT):
-                copied = [row for row in rows if (row["method"], row["seed"]) == ("lwf", seed) and name == SAME]
-                try:
-                    with engine(precision="fp32", compile=False):  # second derivatives need it, so every row has it
-                        rows.append({**copied[0], "method": name} if copied else run(name, seed, given.short))
-                except InputError as error:  # of a loss that is no number; the other cells have their turn
-                    print(name, seed, error, flush=True)
-                    continue
-                print(rows[-1], flush=True)
-                if not given.short:
-                    rows = add("lwm", __doc__.split("\n\n")[2].replace("\n", " "), rows)
+    seeds = [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
+    todo = [(name, seed) for seed in seeds for name in methods(LATER) if not given.short or name in SHORT]
+    for name, seed in todo if given.short else undone("lwm", ("method", "seed"), todo):
+        rows = there("lwm")["rows"] if name == COPY else []
+        copied = [row for row in rows if (row["method"], row["seed"]) == ("lwf", seed)]
+        try:
+            with engine(precision="fp32", compile=False):  # second derivatives need it, so every row has it
+                row = {**copied[0], "method": name} if copied else run(name, seed, given.short)
+        except InputError as error:  # of a loss that is no number; the other cells have their turn
+            print(name, seed, error, flush=True)
+            continue
+        print(row, flush=True)
+        if not given.short:
+            add("lwm", __doc__.split("\n\n")[2].replace("\n", " "), [row], same=("method", "seed"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 from memories import cifar
 from permuted import RECIPE, empty, mnist
 from PIL import Image
-from record import add, there
+from record import add, undone
 
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
@@ -48,6 +48,7 @@ from classgraft.training.generative import Generative, drawn
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Extender
 
+SAME = ("part", "method", "strength", "seed")
 HELD = 0.1
 PHOTOS = 20
 """Of each new class, in the part with photos."""
@@ -255,21 +256,20 @@ def main() -> None:
     parser.add_argument("--only", choices=["split", "pair", "photos", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images, one epoch, one strength; nothing is written")
     given = parser.parse_args()
-    rows = [] if given.short else there("replay")["rows"]
-    done = {(row["part"], row["method"], row["strength"], row["seed"]) for row in rows}
-    for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]:
-        for cell in cells(given.only):
-            if (*cell.key, seed) in done or (given.short and cell.key[:2] in {key[:2] for key in done}):
-                continue
-            done.add((*cell.key, seed))
-            try:
-                rows.append((photos if cell.part == "photos" else run)(cell, seed, given.short))
-            except InputError as error:  # of a loss that is no number; the other cells have their turn
-                print(*cell.key, seed, error, flush=True)
-                continue
-            print({key: value for key, value in rows[-1].items() if key != "matrix"}, flush=True)
-            if not given.short:
-                rows = add("replay", __doc__.split("\n\n")[2].replace("\n", " "), rows, chosen=chosen)
+    seeds = [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
+    todo = {(*cell.key, seed): cell for seed in seeds for cell in cells(given.only)}
+    if given.short:  # one strength of each
+        todo = {key: todo[key] for key in {key[:2]: key for key in reversed(todo)}.values()}
+    for key in todo if given.short else undone("replay", SAME, todo):
+        cell, seed = todo[key], key[-1]
+        try:
+            row = (photos if cell.part == "photos" else run)(cell, seed, given.short)
+        except InputError as error:  # of a loss that is no number; the other cells have their turn
+            print(*key, error, flush=True)
+            continue
+        print({name: value for name, value in row.items() if name != "matrix"}, flush=True)
+        if not given.short:
+            add("replay", __doc__.split("\n\n")[2].replace("\n", " "), [row], same=SAME, chosen=chosen)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def cells(found: dict[str, Any]) -> str:
         sections.append(
             "### Platelets grafted onto a detector of the other cells\n\nAverage precision at an overlap of 0.5 on test: means"
             " over the draws of images for each base, ± over bases; over rows, of the same base and draw. Proposed is the share"
-            f" of Platelets that the first stage proposes at all.\n\n{grid([*head, 'draws', 'bases'], lines)}"
+            f" of Platelets that are proposed at all.\n\n{grid([*head, 'draws', 'bases'], lines)}"
         )
     return f"## Blood cells\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from classgraft.data.boxes import Boxed, joined, read_voc
 from classgraft.errors import InputError
 from classgraft.extenders.detector_rows import DetectorRows, coverage
 from classgraft.models.detector import Detector
-from classgraft.models.detector_parts import small
+from classgraft.models.detector_parts import Proposer, small
 from classgraft.storage import replaced
 from classgraft.training.detecting import found, train
 
@@ -61,7 +61,7 @@ def extend(
     """A copy that also finds the classes of these images, whose boxes of known classes are passed over.
 
     Old logits and boxes keep their bits for the same pictures; an old score falls only where a new class competes for the
-    same region, in the softmax of both.
+    same region, in the softmax of both. In regions that are proposed for new classes alone nothing old is found.
 
     Args:
         detector: left as it is.
@@ -74,10 +74,10 @@ def extend(
     """
     grown = (method or DetectorRows()).extend(detector, images)
     new = images.of(grown.classes[len(detector.classes) :])
-    if (share := coverage(detector, new)) < PROPOSED:
+    if (share := coverage(grown, new)) < PROPOSED:
         warn(
-            f"The detector's first stage proposes {share:.0%} of the new boxes, and finds none of the others; train it on"
-            " what it should find as well, or let it propose more."
+            f"The detector proposes {share:.0%} of the new boxes, and finds none of the others; give more images of the new"
+            " classes, or train it on them."
         )
     return grown
 
@@ -148,9 +148,13 @@ def load(folder: str | Path, network: nn.Module) -> Detector:
         raise InputError(f"'{where}' cannot be read as a detector ({error}); save it again.") from error
     detector = Detector(copy.deepcopy(network), classes[: rows[0] - 1])
     width, first = detector.first.cls_score.in_features, rows[0] - 1
-    for count in rows[1:]:
-        blocks = [nn.utils.skip_init(nn.Linear, width, count * times) for times in (1, 4)]
-        detector = detector.grown(classes[first : first + count], *blocks)  # type: ignore[arg-type]
+    for place, count in enumerate(rows[1:], 1):
+        saved = tensors.get(f"network.roi_heads.box_predictor.scores.{place - 1}.weight")
+        reads = width if saved is None else saved.shape[1]
+        block, moves = (cast(nn.Linear, nn.utils.skip_init(nn.Linear, reads, count * times)) for times in (1, 4))
+        scores = tensors.get(f"proposers.{place}.scores.weight")
+        proposer = None if scores is None else Proposer(scores.shape[1], scores.shape[0], 0)
+        detector = detector.grown(classes[first : first + count], block, moves, proposer)
         first += count
     try:
         detector.load_state_dict(tensors)

@@ -1,9 +1,9 @@
-"""Parts of detectors: last layers that can grow, and a small backbone under torchvision's own stages."""
+"""Parts of detectors: last layers and first stages that can grow, and a small backbone under torchvision's own stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,21 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from classgraft.errors import InputError
+
+
+class Seeing(nn.Module):
+    """A box head, and beside its features the maps of the region that it made them of.
+
+    The head has learnt to keep what tells the old classes apart; what tells new ones may be in the maps alone.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Maps (N, C, H, W) of regions to (N, D + C H W), the head's features first."""
+        return torch.cat([self.head(pooled).flatten(1), pooled.flatten(1)], 1)
 
 
 class Grafted(nn.Module):
@@ -28,13 +43,16 @@ class Grafted(nn.Module):
         self.scores, self.offsets = nn.ModuleList(), nn.ModuleList()
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, D) to logits (N, K + 1), background first, and offsets (N, 4 (K + 1))."""
-        rows, offsets = self.first(features)
+        """Features (N, D and more) to logits (N, K + 1), background first, and offsets (N, 4 (K + 1)).
+
+        The first layers take the first D features, each block as many as it was made for.
+        """
         flat = features.flatten(1)
-        return (
-            torch.cat([rows, *(block(flat) for block in self.scores)], 1),
-            torch.cat([offsets, *(block(flat) for block in self.offsets)], 1),
+        rows, offsets = self.first(flat[:, : self.first.cls_score.in_features].contiguous())
+        scores, moves = (
+            [block(flat[:, : block.in_features]) for block in blocks] for blocks in (self.scores, self.offsets)
         )
+        return torch.cat([rows, *scores], 1), torch.cat([offsets, *moves], 1)
 
     def add(self, rows: nn.Linear, offsets: nn.Linear) -> None:
         """One more block, on the device and in the type of the first."""
@@ -45,6 +63,38 @@ class Grafted(nn.Module):
     def drop(self) -> None:
         """The last block goes."""
         self.scores, self.offsets = self.scores[:-1], self.offsets[:-1]
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether a block reads more than the first layers do."""
+        width = self.first.cls_score.in_features
+        return any(block.in_features > width for block in self.scores)
+
+
+class Proposer(nn.Module):
+    """What a first stage says of every anchor, for classes that came later: one product on the backbone's maps.
+
+    It is asked as torchvision's ``RPNHead`` is, beside that one, whose own proposals stay what they were.
+    """
+
+    def __init__(self, channels: int, anchors: int, most: int) -> None:
+        """Of ``channels`` of a map, ``anchors`` at each place of it, and the number of regions of an image that it may add."""
+        super().__init__()
+        self.scores, self.offsets = (nn.utils.skip_init(nn.Conv2d, channels, count * anchors, 1) for count in (1, 4))
+        self.register_buffer("most", torch.tensor(most))
+        self.most: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, biases: Tensor, offsets: Tensor, constants: Tensor, most: int) -> Self:
+        """From rows (A, C) and (4 A, C) and what is added to each."""
+        proposer = cls(scores.shape[1], len(scores), most)
+        for layer, weight, bias in ((proposer.scores, scores, biases), (proposer.offsets, offsets, constants)):
+            layer.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+        return proposer
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps (B, C, H, W) to logits (B, A, H, W) and offsets (B, 4 A, H, W) of each."""
+        return [self.scores(part) for part in maps], [self.offsets(part) for part in maps]
 
 
 def rows_of(predictor: nn.Module) -> tuple[int, ...]:
