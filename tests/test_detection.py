@@ -16,6 +16,7 @@ from coloured import BRIEF, COLOURS, HIDDEN, NEW, OLD, QUICK, SIDE, WIDE, detect
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.ops import box_iou
 
 import classgraft
 from classgraft import catalogue, detectors
@@ -525,6 +526,27 @@ def test_a_detector_that_proposes_nothing_there_says_so() -> None:
     assert "proposes 0% of the new boxes" in heard[0]
     detectors.extend(trained(), few(), method=FEW, warn=heard.append)
     assert len(heard) == 1
+
+
+def test_what_a_detector_finds_stands_beside_the_boxes_that_are_drawn() -> None:
+    """Sure finds are boxes, unsure ones void; none on a thing that has a box; without either nothing is added."""
+    shown = squares(24, COLOURS, 11)
+    drawn, finds = shown.of(NEW), found(trained(), shown)
+    both = detectors.labelled(trained(), drawn, sure=0.5, unsure=0.2)
+    assert both.classes == COLOURS
+    assert both.boxes[: len(drawn.boxes)].tolist() == drawn.boxes.tolist()
+    assert set(both.labels[: len(drawn.boxes)].tolist()) == {2}
+    more = list(zip(both.owner.tolist(), both.boxes.tolist(), both.labels.tolist(), strict=True))[len(drawn.boxes) :]
+    wanted = []
+    for place, own in enumerate(finds):
+        for box, label, score in zip(own["boxes"], own["labels"], own["scores"], strict=True):
+            if score >= 0.2 and all(
+                float(box_iou(box[None], one[None])) < 0.5 for one in drawn.boxes[drawn.owner == place]
+            ):
+                wanted.append((place, box.tolist(), int(label) - 1 if score >= 0.5 else -1))
+    assert more == wanted
+    assert {label for _, _, label in more} >= {-1, 1}
+    assert detectors.labelled(trained(), drawn, sure=2.0, unsure=2.0).boxes.tolist() == drawn.boxes.tolist()
 
 
 def test_a_saved_detector_is_the_same_again(grown: Detector, tmp_path: Path) -> None:

@@ -38,17 +38,21 @@ def test_boxes_are_grafted_measured_undone_and_distilled(
     def few(folder: str, *words: Any, **options: Any) -> Boxed:
         return read(data / folder, *words, **options).some(6, seed=0)
 
-    def shortly(*words: Any) -> detectors.Detector:
-        return train(*words, Recipe(epochs=1, batch_size=4))
+    def shortly(model: detectors.Detector, images: Boxed, *_: Any, **options: Any) -> detectors.Detector:
+        return train(model, images, Recipe(epochs=1, batch_size=4), **options)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detectors, "read_voc", few)
     monkeypatch.setattr(detectors, "train", shortly)
-    grafted, distilled = re.findall(r"^```python\n(.*?)^```$", (DOCS / "detectors.md").read_text("utf-8"), re.M | re.S)
+    grafted, tuned, distilled = re.findall(
+        r"^```python\n(.*?)^```$", (DOCS / "detectors.md").read_text("utf-8"), re.M | re.S
+    )
     names: dict[str, Any] = {}
     exec(compile(grafted, "docs/detectors.md", "exec"), names)
     assert names["grown"].classes == ("RBC", "WBC", "Platelets")
     assert (tmp_path / "grown").is_dir()
+    exec(compile(tuned, "docs/detectors.md", "exec"), names)
+    assert names["tuned"].classes == names["grown"].classes
     names |= {"names": names["grown"].classes, "images": few("bccd", "train", names["grown"].classes, side=64)}
     exec(
         compile(distilled.replace('distiller("detection")', 'distiller("detection", {"epochs": 1})'), "b", "exec"),

@@ -28,7 +28,7 @@ from classgraft.extenders.detector_rows import DetectorRows, coverage
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import Proposer, small
 from classgraft.storage import replaced
-from classgraft.training.detecting import found, train
+from classgraft.training.detecting import found, labelled, train
 
 FORMAT = 1
 PROPOSED = 0.8
@@ -42,6 +42,7 @@ __all__ = [
     "extend",
     "found",
     "joined",
+    "labelled",
     "load",
     "read_voc",
     "save",

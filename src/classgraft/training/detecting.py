@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from classgraft.data.boxes import Boxed
 from classgraft.errors import InputError
@@ -18,6 +20,8 @@ from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.progress import report
 from classgraft.training.recipe import Recipe
 
+SAME = 0.5
+"""Intersection over union of two boxes of one thing."""
 BATCH = 16
 """Images a forward pass."""
 RECIPE = Recipe(epochs=40, batch_size=8, optimiser="adamw", lr=1e-3, weight_decay=1e-4, milestones=(), augment="flip")
@@ -93,3 +97,23 @@ def found(detector: Detector, images: Boxed) -> list[dict[str, Tensor]]:
             everything += [{name: part.cpu() for name, part in one.items()} for one in detector(pictures)]
             report("looking for objects", len(everything), len(images))
     return everything
+
+
+def labelled(detector: Detector, images: Boxed, sure: float = 0.5, unsure: float = 0.1) -> Boxed:
+    """The images with what the detector finds in them beside their own boxes, so that old things need nobody to draw them.
+
+    What it finds with a score of at least ``sure`` becomes a box of its class, what has at least ``unsure`` is void: neither
+    there nor background. A find that overlaps one of the image's own boxes by half is that box.
+    """
+    classes = (*detector.classes, *(name for name in images.classes if name not in detector.classes))
+    own = images.of(classes)
+    scale = own.images.pixels.shape[-1] / own.images.preparation.size
+    boxes, labels, owner = [own.boxes], [own.labels], [own.owner]
+    for place, result in enumerate(found(detector, images)):
+        there = own.boxes[own.owner == place]
+        seen = result["boxes"] * scale
+        new = (result["scores"] >= unsure) & ~(box_iou(seen, there) >= SAME).any(1)
+        boxes.append(seen[new])
+        labels.append(torch.where(result["scores"] >= sure, result["labels"] - 1, -1)[new])
+        owner.append(torch.full_like(labels[-1], place))
+    return replace(own, boxes=torch.cat(boxes), labels=torch.cat(labels), owner=torch.cat(owner))
