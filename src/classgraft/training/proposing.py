@@ -4,7 +4,7 @@ The first stage of a Faster R-CNN (Ren and others, arXiv 1506.01497, section 3.1
 object and where that lies. It proposes what it was trained to find, and new things often are background to it. So the new
 classes have another such stage beside it: a single product on the frozen maps, which the old one does not notice.
 
-- Every image is seen as it is and mirrored, and each of these also half a stride further right, down, and both, so that a
+- Every image is seen as it is and mirrored, and each of these also a few pixels further right, down, and both, so that a
   box falls on several anchors.
 - An anchor that overlaps a new box by half shows an object, as does the best of each box; one below 0.3 shows none, even
   where an old thing stands: that is for the old stage to propose.
@@ -34,9 +34,9 @@ SHOWS, SHOWS_NONE = 0.5, 0.3
 ELSEWHERE = 400
 """Anchors of an image and its mirror image that show none, at most."""
 SHIFT = 4
-"""Pixels; half a stride of the finest maps."""
+"""Pixels; half a stride of 8."""
 DECAY = 0.001
-"""Pull on the rows, in units of the old rows' mean squared length."""
+"""Pull on the rows, in units of what is usual for features that lie so far apart (``row_scale``)."""
 PRIOR = 5.0
 """Anchors that an offset of 0 counts for."""
 ITERATIONS = 100
