@@ -12,7 +12,7 @@ each method of ``split`` chooses among four rates, as the mean over seeds, and t
 sparsity weight of 0.5. Flowers: the paper's recipe but for its rate, at which so few steps hardly change a mask; each method
 takes one of three, by one run each on ten other flowers.
 
-A cell that is in the results is not run again.
+A cell that is in the results is not run again, nor one that another process is at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from flowers import imagenet
-from record import add, data, there
+from record import add, data, there, undone
 from torch import Tensor, nn
 
 from classgraft import api
@@ -55,6 +55,7 @@ RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 DEVELOPMENT = "flowers_dev"
 """The part in which the rate of ``flowers`` is chosen, among all but the last, with seed 0."""
 HELD = 0.1
+SAME = ("part", "method", "rate", "seed")
 SPARSITY = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 NEVER = 1e3
 """Where a real-valued mask starts that shall never be under the threshold."""
@@ -226,6 +227,20 @@ def kept(model: Classifier) -> dict[str, Any]:
     }
 
 
+def chosen(cell: Cell, rows: list[dict[str, Any]]) -> Cell | None:
+    """The cell, at the rate that its method has chosen where it chooses one; none before any was tried."""
+    if cell.part != "flowers":
+        return cell
+    tried = [row for row in rows if (row["part"], row["method"]) == (DEVELOPMENT, cell.method)]
+    return cell.at(max(tried, key=lambda row: row["held"])["rate"]) if tried else None
+
+
+def measured(cell: Cell, seed: int, short: bool) -> dict[str, Any]:
+    found = (on_flowers if cell.part.startswith("flowers") else on_digits)(cell, seed, short)
+    forget()
+    return found
+
+
 def _seeded(method: Any, seed: int, epochs: int | None) -> Extender:
     recipe = replace(method.recipe, seed=seed, **({"epochs": epochs} if epochs else {}))
     return replace(method, recipe=recipe)  # type: ignore[no-any-return]
@@ -237,33 +252,23 @@ def main() -> None:
     parser.add_argument("--only", choices=["flowers", "split", "gates", "all"], default="all")
     parser.add_argument("--short", action="store_true", help="few images, tasks and epochs; nothing is written")
     given = parser.parse_args()
-    rows = [] if given.short else there("masks")["rows"]
-    done = {(row["part"], row["method"], row["rate"], row["seed"]) for row in rows}
+    rows: list[dict[str, Any]] = [] if given.short else there("masks")["rows"]
     seeds = [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
     wanted = [cell for cell in cells() if given.only in (cell.part.removesuffix("_dev"), "all")]
     order = [(0, cell) for cell in wanted if cell.part == DEVELOPMENT]
-    for seed, cell in order + [(seed, cell) for seed in seeds for cell in wanted if cell.part != DEVELOPMENT]:
-        best: dict[str, float] = {}
-        if cell.part == "flowers":
-            tried = [row for row in rows if (row["part"], row["method"]) == (DEVELOPMENT, cell.method)]
-            if not tried:
+    rest = [(seed, cell) for seed in seeds for cell in wanted if cell.part != DEVELOPMENT]
+    for each in (order, rest):  # those of the rest that choose do so when the first are through
+        todo = {(*own.key, seed): own for seed, cell in each if (own := chosen(cell, rows))}
+        for key in todo if given.short else undone("masks", SAME, todo):
+            try:
+                found = measured(todo[key], key[-1], given.short)
+            except InputError as error:  # of a loss that is no number; the other cells have their turn
+                print(*key, error, flush=True)
                 continue
-            chosen = max(tried, key=lambda row: row["held"])
-            cell, best = cell.at(chosen["rate"]), {"held": chosen["held"]}
-        if (*cell.key, seed) in done:
-            continue
-        try:
-            found = (on_flowers if cell.part.startswith("flowers") else on_digits)(cell, seed, given.short)
-        except InputError as error:  # of a loss that is no number; the other cells have their turn
-            print(*cell.key, seed, error, flush=True)
-            continue
-        forget()
-        rows.append(
-            {"part": cell.part, "method": cell.method, "rate": cell.make.recipe.lr, "seed": seed, **best, **found}
-        )
-        print({key: value for key, value in rows[-1].items() if "matrix" not in key}, flush=True)
-        if not given.short:
-            rows = add("masks", __doc__.split("\n\n")[2].replace("\n", " "), rows)
+            rows.append({**dict(zip(SAME, key, strict=True)), **found})
+            print({name: value for name, value in rows[-1].items() if "matrix" not in name}, flush=True)
+            if not given.short:
+                rows = add("masks", __doc__.split("\n\n")[2].replace("\n", " "), rows, same=SAME)
 
 
 if __name__ == "__main__":
