@@ -30,7 +30,7 @@ from classgraft.losses.detection import bounded_regression, smooth_regression, w
 from classgraft.models.classifier import frozen
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import small
-from classgraft.training import proposing
+from classgraft.training import proposing, sampling
 from classgraft.training.detecting import found, terms, train
 from classgraft.training.proposing import ridge, shifted, views
 
@@ -135,7 +135,7 @@ def test_what_is_learnt_is_what_torchvision_would_learn() -> None:
     model, (views, truth) = detector(), given(squares(4))
     model.train()
     torch.manual_seed(3)
-    own = terms(model.seen(views, truth))
+    own = terms(sampling.seen(model, views, truth))
     torch.manual_seed(3)
     theirs = model.network(list(views), [{k: t[k] for k in ("boxes", "labels")} for t in truth])
     names = {"rpn-class": "loss_objectness", "rpn-boxes": "loss_rpn_box_reg"}
@@ -145,14 +145,14 @@ def test_what_is_learnt_is_what_torchvision_would_learn() -> None:
         torch.testing.assert_close(own[mine], theirs[other], msg=mine)
 
 
-def test_a_teacher_is_asked_about_the_boxes_that_the_student_drew() -> None:
+def test_a_teacher_is_asked_about_the_boxes_that_the_student_sampled() -> None:
     """Of itself it says the same again; of another width it says as much of as many."""
     student, (views, truth) = detector().train(), given(squares(4))
-    seen = student.seen(views, truth)
-    again = copy.deepcopy(student).of_the_same(views, seen.drawn)
+    seen = sampling.seen(student, views, truth)
+    again = sampling.seen_again(copy.deepcopy(student), views, seen.sample)
     torch.testing.assert_close(again.rcn.logits, seen.rcn.logits)
     torch.testing.assert_close(again.rpn.offsets, seen.rpn.offsets)
-    wide = frozen(detector(5)).of_the_same(views, seen.drawn)
+    wide = sampling.seen_again(frozen(detector(5)), views, seen.sample)
     assert wide.rcn.logits.shape == seen.rcn.logits.shape
     assert wide.rcn.offsets.shape == seen.rcn.offsets.shape
     assert not torch.allclose(wide.rcn.logits, seen.rcn.logits)
@@ -165,14 +165,14 @@ def test_void_boxes_are_neither_objects_nor_background() -> None:
     model = detector().train()
     for part, least in ((images, 1), (void, 0)):
         views, truth = given(part)
-        seen = model.seen(views, truth)
+        seen = sampling.seen(model, views, truth)
         assert all(bool(loss.isfinite()) for loss in terms(seen).values())
         assert int((seen.rpn.labels > 0).sum()) >= least
         assert least or not int((seen.rcn.labels > 0).sum())
         for i, own in enumerate(truth):  # no background region lies in a void box
-            start = sum(len(r) for r in seen.drawn.regions[:i])
-            regions = seen.drawn.regions[i]
-            background = regions[seen.drawn.region_labels[start : start + len(regions)] == 0]
+            start = sum(len(r) for r in seen.sample.regions[:i])
+            regions = seen.sample.regions[i]
+            background = regions[seen.sample.region_labels[start : start + len(regions)] == 0]
             for box in own["void"]:
                 low, high = torch.maximum(background[:, :2], box[:2]), torch.minimum(background[:, 2:], box[2:])
                 share = (high - low).clamp(min=0).prod(1) / (background[:, 2:] - background[:, :2]).prod(1)
@@ -182,7 +182,7 @@ def test_void_boxes_are_neither_objects_nor_background() -> None:
 def test_a_picture_without_boxes_is_all_background() -> None:
     views, truth = given(squares(2), 2)
     empty = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "void": torch.zeros(0, 4)}] * 2
-    found_terms = terms(detector().train().seen(views, empty))
+    found_terms = terms(sampling.seen(detector().train(), views, empty))
     assert all(bool(loss.isfinite()) for loss in found_terms.values())
     assert found_terms["rcn-boxes"].item() == found_terms["rpn-boxes"].item() == 0
     assert len(truth) == 2

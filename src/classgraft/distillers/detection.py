@@ -31,7 +31,8 @@ from classgraft.data.boxes import Boxed
 from classgraft.errors import InputError
 from classgraft.losses.detection import bounded_regression, weighted_soft_cross_entropy
 from classgraft.models.classifier import frozen
-from classgraft.models.detector import Detector, Drawn, Seen, Stage
+from classgraft.models.detector import Detector
+from classgraft.training import sampling
 from classgraft.training.answers import evaluating
 from classgraft.training.detecting import RECIPE, carried, known, learning, terms, truths
 from classgraft.training.engine import current
@@ -62,11 +63,11 @@ class Detection(Distiller[Detector]):
         adapters = _adapters(learner, master, images, self.recipe.seed) if self.hint else nn.ModuleDict()
 
         def objective(batch: Batch) -> Terms:
-            own = learner.seen(batch.images, truth(batch))
+            own = sampling.seen(learner, batch.images, truth(batch))
             losses = terms(own)
             if not (self.soft or self.bounded or self.hint):
                 return losses
-            theirs = told(master, batch.images, own.drawn)
+            theirs = told(master, batch.images, own.sample)
             for name, mine, said in (("rpn", own.rpn, theirs.rpn), ("rcn", own.rcn, theirs.rcn)):
                 losses |= self._taught(name, losses[f"{name}-class"], mine, said)
             if self.hint:
@@ -78,7 +79,7 @@ class Detection(Distiller[Detector]):
         fit(both, objective, images.images, self.recipe, "distilling a detector", carries=carried(images))
         return learner
 
-    def _taught(self, name: str, labelled: Tensor, own: Stage, theirs: Stage) -> Terms:
+    def _taught(self, name: str, labelled: Tensor, own: sampling.Stage, theirs: sampling.Stage) -> Terms:
         """What the teacher adds to one stage, and the share that it leaves to the labels."""
         found = {}
         if self.soft:
@@ -92,10 +93,10 @@ class Detection(Distiller[Detector]):
         return found
 
 
-def told(teacher: Detector, pictures: Tensor, drawn: Drawn) -> Seen:
-    """What a frozen teacher says of boxes that the student drew, without a graph."""
+def told(teacher: Detector, pictures: Tensor, sample: sampling.Sample) -> sampling.Seen:
+    """What a frozen teacher says of boxes that the student sampled, without a graph."""
     with evaluating(teacher), current().ready(teacher), torch.no_grad():
-        return teacher.of_the_same(pictures, drawn)
+        return sampling.seen_again(teacher, pictures, sample)
 
 
 def _matching(teacher: Detector, student: Detector) -> Detector:

@@ -2,7 +2,7 @@
 
 Ren, He, Girshick, Sun: Faster R-CNN, NIPS 2015, arXiv 1506.01497. The network stays what it was and is reached as
 ``network``; what is here asks its parts the questions that its own ``forward`` keeps to itself, so that one network can be
-asked about the very boxes that another drew, and so that boxes can be void.
+asked about the very boxes that another one chose, and so that boxes can be void.
 """
 
 from __future__ import annotations
@@ -23,47 +23,6 @@ from classgraft.models.detector_parts import Grafted, Proposer, Seeing, rows_of
 
 VOID = 0.5
 """Share of a box that must lie in a void one for it to be void itself."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage says of the N boxes that were drawn, P of which show an object, and what is true of them."""
-
-    logits: Tensor
-    """(N, K), background first; K is 2 for anchors."""
-    offsets: Tensor
-    """(P, 4) of the true class, in the units of the stage's box coder."""
-    labels: Tensor
-    """int64 (N,), 0 for background."""
-    truth: Tensor
-    """(P, 4), in the same units."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Which boxes: places among all anchors of the batch (N,), and regions (n, 4) of each image."""
-
-    sizes: list[tuple[int, int]]
-    """Height and width of each image as the network sees it."""
-    anchors: list[Tensor]
-    """Of each image, all of them."""
-    places: Tensor
-    labels: Tensor
-    truth: Tensor
-    regions: list[Tensor]
-    region_labels: Tensor
-    region_truth: Tensor
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A batch as a detector sees it while it learns."""
-
-    maps: dict[str, Tensor]
-    """Of the backbone, (B, C, H, W)."""
-    rpn: Stage
-    rcn: Stage
-    drawn: Drawn
 
 
 @dataclass(frozen=True)
@@ -240,72 +199,6 @@ class Detector(nn.Module):
         """Of all regions together (N, D), what the last layers take."""
         heads: Any = self.network.roi_heads
         return heads.box_head(heads.box_roi_pool(maps, regions, sizes)).flatten(1)  # type: ignore[no-any-return]
-
-    # -- learning -------------------------------------------------------------------------------------------------
-
-    def seen(self, pictures: Tensor, truth: Sequence[dict[str, Tensor]]) -> Seen:
-        """Both stages on boxes drawn from their own, a fixed part of them objects where there are so many."""
-        images, moved = self.prepared(pictures, truth)
-        maps = self.maps(images)
-        anchored = self.anchored(images, maps)
-        places, labels, wanted = self._drawn_anchors(anchored.anchors, moved)
-        regions, region_labels, region_truth = self._drawn_regions(
-            together(self.regions(images, maps, anchored)), moved
-        )
-        drawn = Drawn(
-            images.image_sizes, anchored.anchors, places, labels, wanted, regions, region_labels, region_truth
-        )
-        return self._said(maps, anchored, drawn)
-
-    def of_the_same(self, pictures: Tensor, drawn: Drawn) -> Seen:
-        """Both stages on boxes that another detector drew.
-
-        Raises:
-            InputError: it has other anchors, or sees pictures in another size.
-        """
-        images, _ = self.prepared(pictures)
-        maps = self.maps(images)
-        anchored = self.anchored(images, maps)
-        same = all(map(torch.equal, anchored.anchors, drawn.anchors)) and images.image_sizes == drawn.sizes
-        if not same:
-            raise InputError(
-                "The two detectors do not look at the same anchors; give both one anchor generator, one stride and one"
-                " size of pictures."
-            )
-        return self._said(maps, anchored, drawn)
-
-    def _said(self, maps: dict[str, Tensor], anchored: Anchored, drawn: Drawn) -> Seen:
-        said = anchored.objectness[drawn.places]
-        logits = torch.cat([torch.zeros_like(said), said], 1)  # the sigmoid of one is the softmax of both
-        shown = drawn.labels > 0
-        rpn = Stage(logits, anchored.offsets[drawn.places][shown], drawn.labels, drawn.truth[shown])
-        rows, offsets = self.predictor(self.features(maps, drawn.regions, drawn.sizes))
-        shown, labels = drawn.region_labels > 0, drawn.region_labels
-        own = offsets.view(len(labels), -1, 4)[shown, labels[shown]]
-        return Seen(maps, rpn, Stage(rows, own, labels, drawn.region_truth[shown]), drawn)
-
-    def _drawn_anchors(
-        self, anchors: list[Tensor], truth: Sequence[dict[str, Tensor]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rpn: Any = self.network.rpn
-        labels, matched = rpn.assign_targets_to_anchors(anchors, truth)
-        labels = [voided(own, boxes, t["void"]) for own, boxes, t in zip(labels, anchors, truth, strict=True)]
-        positive, negative = (torch.where(torch.cat(part))[0] for part in rpn.fg_bg_sampler(labels))
-        places = torch.cat([positive, negative])
-        wanted = torch.cat(rpn.box_coder.encode(matched, anchors))
-        return places, torch.cat(labels)[places].long(), wanted[places]
-
-    def _drawn_regions(
-        self, proposals: list[Tensor], truth: Sequence[dict[str, Tensor]]
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        heads: Any = self.network.roi_heads
-        proposals = [torch.cat([own, t["boxes"]]) for own, t in zip(proposals, truth, strict=True)]
-        labels, wanted = self.matched(proposals, truth)
-        kept = heads.subsample(labels)
-        proposals, labels, wanted = (
-            [part[k] for part, k in zip(parts, kept, strict=True)] for parts in (proposals, labels, wanted)
-        )
-        return proposals, torch.cat(labels), torch.cat(wanted)
 
     def matched(self, regions: list[Tensor], truth: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
         """Of each image's regions (n, 4): labels (n,), 0 for background and -1 for neither, and true offsets (n, 4)."""

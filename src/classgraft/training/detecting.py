@@ -14,7 +14,8 @@ from torchvision.ops import box_iou
 from classgraft.data.boxes import Boxed
 from classgraft.errors import InputError
 from classgraft.losses.detection import smooth_regression
-from classgraft.models.detector import Detector, Seen
+from classgraft.models.detector import Detector
+from classgraft.training import sampling
 from classgraft.training.answers import evaluating
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.progress import report
@@ -29,7 +30,7 @@ RECIPE = Recipe(epochs=40, batch_size=8, optimiser="adamw", lr=1e-3, weight_deca
 sgd at 0.01, 14 epochs, milestones at 0.7, pictures of 600 pixels."""
 
 
-def terms(seen: Seen) -> Terms:
+def terms(seen: sampling.Seen) -> Terms:
     """Cross-entropy and regression of both stages: what torchvision's own training sums, where nothing is void."""
     found = {}
     for name, stage in (("rpn", seen.rpn), ("rcn", seen.rcn)):
@@ -57,7 +58,7 @@ def train(detector: Detector, images: Boxed, recipe: Recipe = RECIPE, *, statist
     truth = truths(images, recipe.augment, detector.device)
 
     def objective(batch: Batch) -> Terms:
-        return terms(learner.seen(batch.images, truth(batch)))
+        return terms(sampling.seen(learner, batch.images, truth(batch)))
 
     fit(
         learner, objective, images.images, recipe, "training a detector", carries=carried(images), statistics=statistics
