@@ -57,7 +57,7 @@ HELD_OUT, SHOTS, DRAWS = 0.15, (1, 5, 20), 5
 NOTHING = {"soft": 0.0, "bounded": 0.0, "hint": 0.0}
 ANSWERS = {"soft": 0.2, "bounded": 0.5}
 BOXED, OWN = "fine-tuning at 0.001, old boxes too", "rows, then fine-tuning with the base's own boxes"
-TUNING, STEPS = {"fine-tuning at 0.0003": 3e-4, "fine-tuning at 0.001": 1e-3, BOXED: 1e-3, OWN: 1e-3}, 400
+TUNING, STEPS = {"fine-tuning at 0.0003": 3e-4, "fine-tuning at 0.001": 1e-3, BOXED: 1e-3}, 400
 """Rates and steps of fine-tuning on a few images; the base was trained at 0.001."""
 SAME = ("part", "name", "shots", "draw", "seed")
 ONCE = ("the teacher", "both, untrained teacher", "all boxes of all images")
@@ -93,7 +93,7 @@ def cells() -> Iterator[Cell]:
             yield Cell("graft", "rows, the first stage's proposals alone", shots, {"regions": 0}, draw)
             yield Cell("graft", "rows, no pooled maps", shots, {"maps": 0.0}, draw)
             yield Cell("graft", "rows, boxes in wrong places", shots, {}, draw)
-            for name in [name for name in TUNING if not draw or (shots == 1 and name != OWN)]:
+            for name in [*TUNING, OWN] if not draw else TUNING if shots == 1 else ():
                 yield Cell("graft", name, shots, {}, draw)
     yield Cell("graft", "all boxes of all images")
 
@@ -179,6 +179,8 @@ def grafted(cell: Cell, seed: int, short: bool) -> Detector:
     few, start = separate(short)[1].some(cell.shots, of_draw), base(seed, short)
     if cell.name != BOXED:
         few = few.of(NEW)
+    if cell.name == OWN:
+        return detectors.extend(start, few, method=DetectorRows(seed=of_draw), tune=1 if short else STEPS)
     if cell.name in TUNING:
         width = start.first.cls_score.in_features
         rows, offsets = nn.Linear(width, len(NEW)), nn.Linear(width, 4 * len(NEW))
@@ -187,11 +189,8 @@ def grafted(cell: Cell, seed: int, short: bool) -> Detector:
         passes = 1 if short else math.ceil(STEPS / math.ceil(len(few) / RECIPE.batch_size))
         recipe = replace(RECIPE, epochs=passes, lr=TUNING[cell.name], seed=of_draw)
         name, blank = f"bccd/{cell.name}-{cell.shots}-{of_draw}", start.grown(NEW, rows, offsets)
-        if cell.name == OWN:
-            blank, few = detectors.extend(start, few, method=DetectorRows(seed=of_draw)), detectors.labelled(start, few)
-        return stored(
-            name, blank, lambda: train(blank, few, recipe, statistics=False), short, TEACHER, quick(short, seed), recipe
-        )
+        keys = (TEACHER, quick(short, seed), recipe)
+        return stored(name, blank, lambda: train(blank, few, recipe, statistics=False), short, *keys)
     if "wrong" in cell.name:
         side = few.images.pixels.shape[-1]
         away = torch.rand(len(few.boxes), 2, generator=torch.Generator().manual_seed(of_draw))

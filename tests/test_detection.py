@@ -31,7 +31,7 @@ from classgraft.models.classifier import frozen
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import small
 from classgraft.training import proposing, sampling
-from classgraft.training.detecting import found, terms, train
+from classgraft.training.detecting import RECIPE, found, terms, train
 from classgraft.training.proposing import ridge, shifted, views
 
 CPU = torch.device("cpu")
@@ -202,6 +202,7 @@ def test_a_trained_detector_finds_what_it_was_trained_on() -> None:
         (lambda: train(detector(), squares(3, NEW), BRIEF), "none is of the detector's classes"),
         (lambda: detectors.undo(detector()), "Nothing was added"),
         (lambda: detectors.extend(detector(), squares(3)), "name no new class"),
+        (lambda: detectors.extend(detector(), squares(3), tune=-1), "tune is -1"),
         (
             lambda: detectors.extend(detector(), replace(squares(3), classes=("red", "yellow")).of(("gold", "yellow"))),
             "The class 'gold' has no box",
@@ -548,6 +549,21 @@ def test_what_a_detector_finds_stands_beside_the_boxes_that_are_drawn() -> None:
     assert more == wanted
     assert {label for _, _, label in more} >= {-1, 1}
     assert detectors.labelled(trained(), drawn, sure=2.0, unsure=2.0).boxes.tolist() == drawn.boxes.tolist()
+
+
+def test_tuned_further_the_old_detector_speaks_for_the_old_things() -> None:
+    """The control has the same steps on the new boxes alone, and learns that old things are background."""
+    pytest.importorskip("pycocotools")
+    before, test, images = bits(trained()), squares(60, COLOURS, seed=9), few(8)
+    tuned = detectors.extend(trained(), images, method=FEW, tune=60)
+    assert bits(trained()) == before
+    rows, recipe = detectors.extend(trained(), images, method=FEW), replace(RECIPE, epochs=60, seed=FEW.seed)
+    both = detectors.labelled(trained(), images)
+    assert bits(detectors.train(rows, both, recipe, statistics=False)) == bits(tuned)
+    alone = detectors.train(rows, images, recipe, statistics=False)
+    of_tuned, of_alone = (detectors.evaluate(each, test) for each in (tuned, alone))
+    assert of_tuned["old"] > of_alone["old"] + 0.2
+    assert of_tuned["new"] > 0.1
 
 
 def test_a_saved_detector_is_the_same_again(grown: Detector, tmp_path: Path) -> None:

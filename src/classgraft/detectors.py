@@ -28,7 +28,7 @@ from classgraft.extenders.detector_rows import DetectorRows, coverage
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import Proposer, small
 from classgraft.storage import replaced
-from classgraft.training.detecting import found, labelled, train
+from classgraft.training.detecting import found, labelled, train, tuned
 
 FORMAT = 1
 PROPOSED = 0.8
@@ -57,23 +57,32 @@ def extend(
     images: Boxed,
     *,
     method: DetectorRows | None = None,
+    tune: int = 0,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Detector:
     """A copy that also finds the classes of these images, whose boxes of known classes are passed over.
 
     Old logits and boxes keep their bits for the same pictures; an old score falls only where a new class competes for the
-    same region, in the softmax of both. In regions that are proposed for new classes alone nothing old is found.
+    same region, in the softmax of both. In regions that are proposed for new classes alone nothing old is found. With
+    ``tune`` everything moves, old boxes too, and more of the new things are found.
 
     Args:
         detector: left as it is.
         images: few, with a box of each new class at least.
         method: its settings.
+        tune: steps of training everything further, on the new boxes and on what the detector itself finds in the images
+            (``labelled``), so that nobody has to draw the old things; 0: none.
         warn: hears a sentence where the detector proposes too few of the new boxes to find such things.
 
     Raises:
-        InputError: there is no new class, or one has no box.
+        InputError: there is no new class, or one has no box; ``tune`` is negative.
     """
-    grown = (method or DetectorRows()).extend(detector, images)
+    if tune < 0:
+        raise InputError(f"tune is {tune}; it is a number of steps, 0 for none.")
+    way = method or DetectorRows()
+    grown = way.extend(detector, images)
+    if tune:
+        grown = tuned(grown, labelled(detector, images), tune, way.seed)
     new = images.of(grown.classes[len(detector.classes) :])
     if (share := coverage(grown, new)) < PROPOSED:
         warn(

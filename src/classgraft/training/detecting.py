@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,6 +65,12 @@ def train(detector: Detector, images: Boxed, recipe: Recipe = RECIPE, *, statist
         learner, objective, images.images, recipe, "training a detector", carries=carried(images), statistics=statistics
     )
     return learner
+
+
+def tuned(detector: Detector, images: Boxed, steps: int, seed: int) -> Detector:
+    """A copy trained further for at least so many steps, on a few images, at the rate of ``RECIPE``."""
+    passes = math.ceil(steps / math.ceil(len(images) / RECIPE.batch_size))
+    return train(detector, images, replace(RECIPE, epochs=passes, seed=seed), statistics=False)
 
 
 def learning(detector: Detector) -> Detector:
