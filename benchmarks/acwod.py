@@ -27,7 +27,7 @@ from classgraft import api, catalogue
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.data.sources import open_source
-from classgraft.metrics import evaluation
+from classgraft.metrics.classification import evaluation
 from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut
 from classgraft.models.preparation import Preparation

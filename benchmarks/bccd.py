@@ -41,10 +41,10 @@ from torch import nn
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from classgraft import detectors
-from classgraft.box_metrics import mean
 from classgraft.catalogue import distiller
 from classgraft.data.boxes import Boxed, read_voc
 from classgraft.extenders.detector_rows import DetectorRows, coverage
+from classgraft.metrics.detection import mean
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import small
 from classgraft.training.detecting import RECIPE, found, train

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Images
 from classgraft.errors import InputError
-from classgraft.metrics import frontier, unreached
+from classgraft.metrics.tradeoff import frontier, unreached
 from classgraft.models.classifier import Classifier, Head
 from classgraft.training.answers import asked
 from classgraft.training.batches import Epochs

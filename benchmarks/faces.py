@@ -52,9 +52,9 @@ from classgraft.catalogue import distiller, selftrainer
 from classgraft.data.images import Images
 from classgraft.data.keypoints import Poses, read
 from classgraft.distillers.video_pose import VideoPose
+from classgraft.metrics.keypoints import point_errors
 from classgraft.models.keypoints import Locator, Watcher, decoded, heatmaps, united, watcher
 from classgraft.models.preparation import Preparation
-from classgraft.point_metrics import point_errors
 from classgraft.training.answers import answers, forget
 from classgraft.training.engine import device
 from classgraft.training.locating import RECIPE, ensembled, measured, taught, watched

@@ -21,10 +21,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 from record import data, write
 from torch import Tensor
 
-from classgraft import api, metrics
+from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import load, open_files, open_source
+from classgraft.metrics import tradeoff
 from classgraft.training.answers import answers
 
 DRAWS = {1: 10, 5: 5, 20: 1}
@@ -181,7 +182,7 @@ def measure(base: Bundle, grown: Bundle, sets: dict[str, tuple[Images, Tensor]])
     for part in clean + (["both halves"] if len(clean) > 1 else []):
         chosen = clean if part == "both halves" else [part]
         old, old_labels = torch.cat([logits[n] for n in chosen]), torch.cat([sets[n][1] for n in chosen])
-        curve = metrics.curve(old, old_labels, logits["new"], sets["new"][1], first)
+        curve = tradeoff.curve(old, old_labels, logits["new"], sets["new"][1], first)
         here = int(curve.offset.abs().argmin())
         label = "" if (part == clean[-1] and len(clean) == 1) or part == "both halves" else f" ({part.split(',')[0]})"
         numbers = {"old": float(curve.old[here]), "new": float(curve.new[here]), "harmonic": curve.achieved,

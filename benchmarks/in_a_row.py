@@ -19,7 +19,7 @@ from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import load, open_source
-from classgraft.metrics import harmonic
+from classgraft.metrics.classification import harmonic
 from classgraft.training.answers import answers
 
 DRAWS, STEPS, SHOTS = 2, 5, 5

@@ -21,10 +21,11 @@ from flowers import imagenet
 from record import data, write
 from torch import Tensor
 
-from classgraft import api, metrics
+from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
+from classgraft.metrics import tradeoff
 from classgraft.models.sources import Architecture
 from classgraft.training.answers import answers
 
@@ -166,7 +167,7 @@ def measured(grown: Bundle, seen: list[Tensor], old: Images, new: Images, first:
     """Per cent of images of old and new classes, and what the new ones capture."""
     model = grown.model
     logits = [answers(model, part) for part in (old, new)] if moved else [model.head(part) for part in seen]
-    curve = metrics.curve(logits[0], old.labels, logits[1], new.labels + first, first)
+    curve = tradeoff.curve(logits[0], old.labels, logits[1], new.labels + first, first)
     here = int(curve.offset.abs().argmin())
     found = {"old": curve.old[here], "new": curve.new[here], "harmonic": curve.achieved, "best": curve.best,
              "regret": curve.regret, "area": curve.area,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sections.streams import PERMUTED
 
-from classgraft.metrics import student_interval
+from classgraft.metrics.intervals import student_interval
 from classgraft.report import plots
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -38,7 +38,7 @@ from classgraft.extenders.generative_replay import GenerativeReplay
 from classgraft.extenders.glne import GLNE
 from classgraft.extenders.joint import Joint, Seen
 from classgraft.extenders.lwf import LwF
-from classgraft.metrics import harmonic
+from classgraft.metrics.classification import harmonic
 from classgraft.models.classifier import Classifier
 from classgraft.packing import bytes_of
 from classgraft.training.answers import answers, forget

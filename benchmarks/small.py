@@ -13,8 +13,9 @@ import torch
 from exact import CIFAR
 from record import data, write
 
-from classgraft import api, metrics
+from classgraft import api
 from classgraft.data.sources import open_source
+from classgraft.metrics import tradeoff
 from classgraft.training.answers import answers
 
 DRAWS = {1: 5, 5: 5, 20: 5}
@@ -45,7 +46,7 @@ def main() -> None:
                         logits = [
                             grown.model.head(answers(base.model, part, base.model.features)) for part in (old, test)
                         ]
-                    curve = metrics.curve(logits[0], old.labels, logits[1], test.labels + first, first)
+                    curve = tradeoff.curve(logits[0], old.labels, logits[1], test.labels + first, first)
                     here = int(curve.offset.abs().argmin())
                     numbers = {"old": float(curve.old[here]), "new": float(curve.new[here]), "harmonic": curve.achieved,
                                "best": curve.best, "regret": curve.regret, "area": curve.area}  # fmt: skip

@@ -35,7 +35,7 @@ from classgraft import api, memories, shrinking, teaching
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, joined
 from classgraft.data.sources import open_files, open_source
-from classgraft.metrics import harmonic
+from classgraft.metrics.classification import harmonic
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import CIFAR
 from classgraft.training.answers import answers, forget

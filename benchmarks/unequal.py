@@ -22,7 +22,7 @@ from classgraft.data.images import Task
 from classgraft.data.sources import open_source
 from classgraft.extenders import glne
 from classgraft.losses.classification import by_class
-from classgraft.metrics import harmonic
+from classgraft.metrics.classification import harmonic
 from classgraft.training.answers import answers
 from classgraft.training.engine import device
 

@@ -18,7 +18,7 @@ from classgraft.extenders import acwod
 from classgraft.extenders.acwod import ACWOD, SLOPES
 from classgraft.extenders.finetune import Finetune
 from classgraft.losses.distillation import old_share
-from classgraft.metrics import evaluation
+from classgraft.metrics.classification import evaluation
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.training import unseen

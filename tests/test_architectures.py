@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from classgraft.data.decode import open_rgb, square
 from classgraft.data.images import Images
 from classgraft.errors import InputError
-from classgraft.metrics import evaluation
+from classgraft.metrics.classification import evaluation
 from classgraft.models import hugging_face
 from classgraft.models.cifar_resnet import CifarResNet
 from classgraft.models.preparation import Preparation

@@ -11,10 +11,10 @@ from coloured import COLOURS, OLD, squares
 from PIL import Image
 from torch import Tensor
 
-from classgraft.box_metrics import average_precision, mean
 from classgraft.data.boxes import Boxed, joined, read_voc
 from classgraft.data.images import Images
 from classgraft.errors import InputError
+from classgraft.metrics.detection import average_precision, mean
 from classgraft.models.preparation import Preparation
 
 CPU = torch.device("cpu")

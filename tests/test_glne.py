@@ -17,7 +17,7 @@ from classgraft.extenders import glne
 from classgraft.extenders.glne import GLNE
 from classgraft.extenders.imprint import Imprint
 from classgraft.extenders.rows import Rows
-from classgraft.metrics import Evaluation, evaluation
+from classgraft.metrics.classification import Evaluation, evaluation
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.training import unseen

@@ -15,7 +15,7 @@ from classgraft.data.images import Task
 from classgraft.extenders.glne import GLNE
 from classgraft.extenders.glne_literal import GLNELiteral
 from classgraft.extenders.soft_distillation import SoftDistillation
-from classgraft.metrics import Evaluation, evaluation
+from classgraft.metrics.classification import Evaluation, evaluation
 from classgraft.packing import bytes_of
 from classgraft.training.mixtures import Mixtures
 from classgraft.verbs import Extender

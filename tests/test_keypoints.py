@@ -22,9 +22,9 @@ from classgraft.data.images import joined
 from classgraft.data.keypoints import Poses, inverse, mirroring, placed, read, swapped
 from classgraft.data.policies import sampled
 from classgraft.errors import InputError
+from classgraft.metrics.keypoints import point_errors
 from classgraft.models.keypoints import Locator, decoded, heatmaps, partners, united, watcher
 from classgraft.models.preparation import Preparation
-from classgraft.point_metrics import point_errors
 from classgraft.training import loop
 from classgraft.training.batches import Epochs
 from classgraft.training.locating import agreeing, annotated, ensembled, lesson, measured, taught

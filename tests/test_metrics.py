@@ -9,20 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from classgraft.metrics import (
-    Curve,
-    Evaluation,
-    Incremental,
-    calibration_error,
-    curve,
-    evaluation,
-    frontier,
-    harmonic,
-    paired,
-    student_interval,
-    unreached,
-    wilson_interval,
-)
+from classgraft.metrics.classification import Evaluation, calibration_error, evaluation, harmonic
+from classgraft.metrics.incremental import Incremental
+from classgraft.metrics.intervals import paired, student_interval, wilson_interval
+from classgraft.metrics.tradeoff import Curve, curve, frontier, unreached
 
 CLASSES = ("ant", "bee", "cow")
 # true ant: 3 right, 1 taken for a bee; true bee: 1 right, 1 taken for a cow; true cow: 1 right, 3 taken for an ant

@@ -20,7 +20,7 @@ import classgraft
 from classgraft import InputError, promises
 from classgraft.card import promised_by
 from classgraft.data.probes import probes
-from classgraft.metrics import paired_change
+from classgraft.metrics.intervals import paired_change
 from classgraft.models.preparation import Preparation
 
 

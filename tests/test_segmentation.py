@@ -21,7 +21,7 @@ from classgraft.data.images import Images, joined
 from classgraft.data.scenes import VOID, Scenes, read
 from classgraft.distillers.structured import StructuredDistillation, known, maps
 from classgraft.errors import InputError
-from classgraft.metrics import overlap
+from classgraft.metrics.segmentation import overlap
 from classgraft.models.critic import Critic
 from classgraft.models.preparation import Preparation
 from classgraft.models.segmenter import Segmenter, pyramid

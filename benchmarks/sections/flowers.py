@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from classgraft.metrics import student_interval
+from classgraft.metrics.intervals import student_interval
 from sections.writing import basis, gains, grid, over
 
 SHOTS = (1, 5, 20)

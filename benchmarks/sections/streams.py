@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from classgraft.metrics import frontier, student_interval, unreached
+from classgraft.metrics.intervals import student_interval
+from classgraft.metrics.tradeoff import frontier, unreached
 from sections.writing import basis, gains, grid, over, processors
 
 WAYS = {"flowers": "The ImageNet MobileNetV2 learns ten flowers", "mnist": "A CIFAR-10 ResNet-56 learns MNIST"}

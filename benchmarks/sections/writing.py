@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from classgraft.metrics import student_interval
+from classgraft.metrics.intervals import student_interval
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

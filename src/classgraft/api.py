@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, exporting, metrics, novelty, promises
+from classgraft import catalogue, exporting, novelty, promises
 from classgraft.bundle import Bundle
 from classgraft.card import promised_by
 from classgraft.data.images import Images
@@ -26,6 +26,7 @@ from classgraft.folder import check_place, load, save
 from classgraft.history import event_of, settings_of
 from classgraft.importing import import_model
 from classgraft.looking import Sources, chunks, decoded, images_of, known_images, labelled, pictures, unlabelled_images
+from classgraft.metrics import classification
 from classgraft.training.answers import answers
 
 
@@ -54,10 +55,12 @@ def evaluate(
     skip_unknown: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
-) -> metrics.Evaluation:
+) -> classification.Evaluation:
     """Accuracy on labelled images, old and new classes apart, in the joint label space."""
     logits, labels, _ = logits_of(bundle, sources, skip_unknown=skip_unknown, strict=strict, warn=warn)
-    return metrics.evaluation(logits, labels, bundle.classes, [bundle.classes.index(name) for name in bundle.added])
+    return classification.evaluation(
+        logits, labels, bundle.classes, [bundle.classes.index(name) for name in bundle.added]
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
-from classgraft.metrics import Evaluation, evaluation
+from classgraft.metrics.classification import Evaluation, evaluation
 from classgraft.models.cut import cut
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture

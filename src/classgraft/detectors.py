@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from classgraft.box_metrics import average_precision, mean
 from classgraft.data.boxes import Boxed, joined, read_voc
 from classgraft.errors import InputError
 from classgraft.extenders.detector_rows import DetectorRows, coverage
+from classgraft.metrics.detection import average_precision, mean
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import Proposer, small
 from classgraft.storage import replaced

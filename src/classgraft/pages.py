@@ -12,13 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from classgraft import api, metrics
+from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.decode import open_rgb
 from classgraft.data.names import normal
 from classgraft.data.sources import Source, open_source
 from classgraft.errors import InputError
 from classgraft.history import versions
+from classgraft.metrics import classification, tradeoff
 from classgraft.report.page import ClassResult, Confusion, Cost, Curve, Pair, Picture, Promise, Report, Result, render
 from classgraft.training.answers import answers
 
@@ -114,17 +115,17 @@ def comparing(
     first = len(bundle.classes) - len(bundle.added)
     added = list(range(first, len(bundle.classes)))
     is_old = labels < first
-    after = metrics.evaluation(logits, labels, bundle.classes, added)
+    after = classification.evaluation(logits, labels, bundle.classes, added)
     old_logits = old_logits[:, :first]  # a step that only refined classes had them all before
-    earlier = metrics.evaluation(old_logits[is_old], labels[is_old], before.classes[:first])
+    earlier = classification.evaluation(old_logits[is_old], labels[is_old], before.classes[:first])
     results = [Result("before", earlier.old, None, None, earlier.accuracy(), (int(is_old.sum()), 0), role="before")]
     curves = []
     for name, role, values in rows:
-        found = metrics.evaluation(values, labels, bundle.classes, added)
-        numbers = (found.old, found.added, metrics.harmonic(found.old, found.added), found.accuracy())
+        found = classification.evaluation(values, labels, bundle.classes, added)
+        numbers = (found.old, found.added, classification.harmonic(found.old, found.added), found.accuracy())
         results.append(Result(name, *numbers, (int(is_old.sum()), int((~is_old).sum())), role=role))
         if is_old.any() and (~is_old).any():
-            curve = metrics.curve(values[is_old], labels[is_old], values[~is_old], labels[~is_old], first)
+            curve = tradeoff.curve(values[is_old], labels[is_old], values[~is_old], labels[~is_old], first)
             here = int(curve.offset.abs().argmin())
             points = _thinned(curve)
             achieved = (float(curve.old[here]), float(curve.new[here]))
@@ -169,19 +170,19 @@ def _parameters(bundle: Bundle) -> int:
     return sum(value.numel() for value in bundle.model.parameters())
 
 
-def _class(after: metrics.Evaluation, before: metrics.Evaluation | None, k: int) -> ClassResult:
+def _class(after: classification.Evaluation, before: classification.Evaluation | None, k: int) -> ClassResult:
     count = int(after.confusion[k].sum())
     return ClassResult(after.classes[k], count, after.accuracy([k]), before.accuracy([k]) if before else None)
 
 
-def _thinned(curve: metrics.Curve, most: int = 400) -> tuple[tuple[float, float], ...]:
+def _thinned(curve: tradeoff.Curve, most: int = 400) -> tuple[tuple[float, float], ...]:
     step = max(1, len(curve.offset) // most)
     kept = sorted({*range(0, len(curve.offset), step), int(curve.harmonic.argmax()), len(curve.offset) - 1})
     return tuple((float(curve.old[i]), float(curve.new[i])) for i in kept)
 
 
 def _pairs(
-    found: metrics.Evaluation, logits: Tensor, labels: Tensor, picture: Callable[[int], Picture]
+    found: classification.Evaluation, logits: Tensor, labels: Tensor, picture: Callable[[int], Picture]
 ) -> tuple[Pair, ...]:
     """The most frequent mistakes, with some of their pictures."""
     mistakes = found.confusion.clone().fill_diagonal_(0)

@@ -15,7 +15,7 @@ from classgraft.bundle import Bundle, tensors_of
 from classgraft.data.images import Images
 from classgraft.data.probes import COUNT, probes
 from classgraft.errors import InputError
-from classgraft.metrics import paired_change, wilson_interval
+from classgraft.metrics.intervals import paired_change, wilson_interval
 from classgraft.models.classifier import Classifier
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classgraft import api, metrics
+from classgraft import api
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.names import match
 from classgraft.errors import InputError
+from classgraft.metrics import classification, intervals
 from classgraft.training.answers import answers
 
 PAIRS, NEAREST = 6, 3
@@ -146,14 +147,14 @@ def propose(
             judged = tuple(Judged(i, grown.classes[k], k == true) for i, k, true in found)
     before = _logits(bundle, old_images)
     every = torch.cat([old_logits, logits]), torch.cat([old_images.labels, labels])
-    evaluation = metrics.evaluation(*every, grown.classes, new)
+    evaluation = classification.evaluation(*every, grown.classes, new)
     return Proposal(
         grown,
         photos.classes,
         _score(old_logits, old_images.labels),
         _change(before, old_logits, old_images.labels),
         _score(logits, labels),
-        metrics.harmonic(evaluation.old, evaluation.added),
+        classification.harmonic(evaluation.old, evaluation.added),
         new_from,
         _pairs(evaluation, new),
         _nearest(logits, grown.classes, new),
@@ -208,17 +209,17 @@ def _score(logits: Tensor, labels: Tensor) -> Score | None:
     if not len(labels):
         return None
     right = int((logits.argmax(1) == labels).sum())
-    return Score(right / len(labels), len(labels), *metrics.wilson_interval(right, len(labels)))
+    return Score(right / len(labels), len(labels), *intervals.wilson_interval(right, len(labels)))
 
 
 def _change(before: Tensor, after: Tensor, labels: Tensor) -> Change | None:
     if not len(labels):
         return None
     was, now = before.argmax(1) == labels, after.argmax(1) == labels
-    return Change(float(was.double().mean()), *metrics.paired_change(was, now))
+    return Change(float(was.double().mean()), *intervals.paired_change(was, now))
 
 
-def _pairs(found: metrics.Evaluation, new: list[int]) -> tuple[Pair, ...]:
+def _pairs(found: classification.Evaluation, new: list[int]) -> tuple[Pair, ...]:
     names, mistakes = found.classes, torch.zeros_like(found.confusion)
     mistakes[new], mistakes[:, new] = found.confusion[new], found.confusion[:, new]
     places: list[list[int]] = torch.nonzero(mistakes.fill_diagonal_(0)).tolist()

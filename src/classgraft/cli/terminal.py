@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from classgraft.metrics import Evaluation
+    from classgraft.metrics.classification import Evaluation
 
 
 def table(rows: list[tuple[str, Evaluation]]) -> None:

@@ -18,7 +18,8 @@ from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.evaluator.orders import Order
 from classgraft.evaluator.protocols import Stream
-from classgraft.metrics import Incremental, calibration_error, harmonic
+from classgraft.metrics.classification import calibration_error, harmonic
+from classgraft.metrics.incremental import Incremental
 from classgraft.models.classifier import Classifier
 from classgraft.training.answers import answers, forget
 from classgraft.training.carries import digest

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classgraft.evaluator.expected import told
-from classgraft.metrics import paired, student_interval
+from classgraft.metrics.intervals import paired, student_interval
 from classgraft.report.streams import Compared, Learner, Line, Measure, Streams, render
 
 Row = Mapping[str, Any]

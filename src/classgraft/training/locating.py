@@ -14,8 +14,8 @@ from classgraft.data.keypoints import Poses, inverse, placed
 from classgraft.data.policies import sampled
 from classgraft.errors import InputError
 from classgraft.losses.keypoints import heatmap_divergence
+from classgraft.metrics.keypoints import PointErrors, point_errors
 from classgraft.models.keypoints import Locator, Watcher, partners
-from classgraft.point_metrics import PointErrors, point_errors
 from classgraft.training.answers import BATCH, answers, evaluating
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe

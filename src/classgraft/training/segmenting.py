@@ -8,7 +8,7 @@ import torch
 
 from classgraft.data.scenes import VOID, Scenes
 from classgraft.losses.segmentation import pixel_cross_entropy
-from classgraft.metrics import Overlap, overlap
+from classgraft.metrics.segmentation import Overlap, overlap
 from classgraft.models.segmenter import Segmenter
 from classgraft.training.answers import answers
 from classgraft.training.loop import Batch, Terms, fit
