@@ -35,10 +35,14 @@ class Recipe:
 
     def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         kept = [p for p in parameters if p.requires_grad]
+        # the same bits as one tensor after the other, in half the time; ``fused`` pairs a gradient and its weight by their
+        # places in memory on a CPU, which differ where one of them is channels-last
         if self.optimiser == "adamw":
-            return torch.optim.AdamW(kept, self.lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(kept, self.lr, weight_decay=self.weight_decay, foreach=True)
         nesterov = self.momentum > 0
-        return torch.optim.SGD(kept, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        return torch.optim.SGD(
+            kept, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov, foreach=True
+        )
 
     def rate(self, done: float) -> float:
         """The learning rate when the share ``done`` (0..1) of the epochs is over."""
