@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -31,301 +31,93 @@ class Entry:
     (``classgraft.models.segmenter``) or "keypoints" (``classgraft.models.keypoints``)."""
 
 
+def _entries(verb: str, lines: Sequence[tuple[str, ...]]) -> Iterator[Entry]:
+    """From a method's name, its class, a summary and, where they are not classes, its targets."""
+    for name, place, summary, *targets in lines:
+        module, _, kind = place.rpartition(".")
+        yield Entry(name, verb, f"classgraft.{module}", kind, summary, *targets)
+
+
+# fmt: off
 ENTRIES = (
-    Entry(
-        "glne",
-        "extend",
-        "classgraft.extenders.glne",
-        "GLNE",
-        "frozen network, rows learnt against generated old features",
-    ),
-    Entry(
-        "soft-distillation",
-        "extend",
-        "classgraft.extenders.soft_distillation",
-        "SoftDistillation",
-        "every row free, old answers kept by a loss; the control beside glne",
-    ),
-    Entry(
-        "glne-literal",
-        "extend",
-        "classgraft.extenders.glne_literal",
-        "GLNELiteral",
-        "a summary's objective to the letter, which cannot learn a new class; a control",
-    ),
-    Entry(
-        "imprint",
-        "extend",
-        "classgraft.extenders.imprint",
-        "Imprint",
-        "new rows are mean directions of the photos' features",
-    ),
-    Entry("rows", "extend", "classgraft.extenders.rows", "Rows", "frozen network, new rows from the new photos alone"),
-    Entry(
-        "finetune",
-        "extend",
-        "classgraft.extenders.finetune",
-        "Finetune",
-        "everything learns from the new photos; forgets",
-    ),
-    Entry("lwf", "extend", "classgraft.extenders.lwf", "LwF", "keeps the old network's answers to the new photos"),
-    Entry("lwm", "extend", "classgraft.extenders.lwm", "LwM", "as lwf, and goes on looking where it looked"),
-    Entry(
-        "ewc", "extend", "classgraft.extenders.ewc", "EWC", "holds weights by their Fisher information for old classes"
-    ),
-    Entry(
-        "acwod",
-        "extend",
-        "classgraft.extenders.acwod",
-        "ACWOD",
-        "chosen layers learn; a share of each target is what the old network says",
-    ),
-    Entry(
-        "mas", "extend", "classgraft.extenders.mas", "MAS", "holds weights that its answers hang on; needs no labels"
-    ),
-    Entry(
-        "generative-replay",
-        "extend",
-        "classgraft.extenders.generative_replay",
-        "GenerativeReplay",
-        "a generator draws earlier images, which the old network labels",
-    ),
-    Entry("joint", "extend", "classgraft.extenders.joint", "Joint", "all images old and new; the ceiling"),
-    Entry(
-        "ncm", "extend", "classgraft.extenders.ncm", "NearestClassMean", "frozen network, the nearest class mean wins"
-    ),
-    Entry(
-        "slda", "extend", "classgraft.extenders.slda", "SLDA", "frozen network, class means under a shared covariance"
-    ),
-    Entry(
-        "fecam",
-        "extend",
-        "classgraft.extenders.fecam",
-        "FeCAM",
-        "frozen network, each class's own Mahalanobis distance",
-    ),
-    Entry("ranpac", "extend", "classgraft.extenders.ranpac", "RanPAC", "frozen network, ridge on a random projection"),
-    Entry(
-        "knn",
-        "extend",
-        "classgraft.extenders.knn",
-        "NearestNeighbours",
-        "frozen network, the nearest features kept vote",
-    ),
-    Entry(
-        "exemplars",
-        "extend",
-        "classgraft.extenders.exemplars",
-        "Replay",
-        "everything learns from new images and kept ones of the old classes",
-    ),
-    Entry(
-        "icarl",
-        "extend",
-        "classgraft.extenders.icarl",
-        "ICaRL",
-        "exemplars, distillation, nearest mean of exemplars",
-    ),
-    Entry(
-        "wa",
-        "extend",
-        "classgraft.extenders.wa",
-        "WeightAligning",
-        "exemplars, distillation, new rows scaled to the old ones' length",
-    ),
-    Entry(
-        "bic",
-        "extend",
-        "classgraft.extenders.bic",
-        "BiasCorrection",
-        "exemplars, distillation, new logits corrected on held-out images",
-    ),
-    Entry(
-        "podnet",
-        "extend",
-        "classgraft.extenders.podnet",
-        "PODNet",
-        "exemplars, intermediate maps held in place, several proxies a class",
-    ),
-    Entry(
-        "der",
-        "extend",
-        "classgraft.extenders.der",
-        "DER",
-        "a new body beside the frozen old ones, pruned where asked; exemplars (dynamically expandable representation)",
-    ),
-    Entry(
-        "piggyback",
-        "extend",
-        "classgraft.extenders.piggyback",
-        "Piggyback",
-        "the network never changes; each task has a mask over its weights, one bit each",
-    ),
-    Entry(
-        "gates",
-        "extend",
-        "classgraft.extenders.gates",
-        "Gates",
-        "each task opens channels by the image; kernels that ever fire are frozen, the others are free for later tasks",
-    ),
-    Entry("plain", "train", "classgraft.trainers.plain", "Plain", "supervised training as it is usually done"),
-    Entry(
-        "cosine", "train", "classgraft.trainers.cosine", "Cosine", "outputs turn towards their class; for few images"
-    ),
-    Entry(
-        "glico",
-        "train",
-        "classgraft.trainers.glico",
-        "GLICO",
-        "a generator learnt from the few images makes more of them",
-    ),
-    Entry(
-        "glico-transductive",
-        "self-train",
-        "classgraft.trainers.glico",
-        "TransductiveGLICO",
-        "glico whose generator also sees the unlabelled images, such as those to be told apart",
-    ),
-    Entry(
-        "pseudo-labels",
-        "self-train",
-        "classgraft.selftrainers.pseudo_labels",
-        "PseudoLabels",
-        "its own sure answers, or another model's, are labels",
-    ),
-    Entry(
-        "mean-teacher",
-        "self-train",
-        "classgraft.selftrainers.mean_teacher",
-        "MeanTeacher",
-        "agrees with the average of its own weights over time",
-    ),
-    Entry(
-        "fixmatch",
-        "self-train",
-        "classgraft.selftrainers.fixmatch",
-        "FixMatch",
-        "a sure answer to a weak view is the label of a strong one",
-    ),
-    Entry(
-        "noisy-student",
-        "self-train",
-        "classgraft.selftrainers.noisy_student",
-        "NoisyStudent",
-        "generations of equal or larger students, noised, on a teacher's balanced answers",
-    ),
-    Entry(
-        "meta-pseudo-labels",
-        "self-train",
-        "classgraft.selftrainers.meta_pseudo_labels",
-        "MetaPseudoLabels",
-        "a teacher that learns from how well its labels served the student",
-    ),
-    Entry(
-        "uda",
-        "self-train",
-        "classgraft.selftrainers.uda",
-        "UDA",
-        "a strong view agrees with the sharpened answer to a weak one",
-    ),
-    Entry(
-        "mixmatch",
-        "self-train",
-        "classgraft.selftrainers.mixmatch",
-        "MixMatch",
-        "guessed labels, sharpened, and everything mixed with everything",
-    ),
-    Entry(
-        "temporal-ensembling",
-        "self-train",
-        "classgraft.selftrainers.temporal_ensembling",
-        "TemporalEnsembling",
-        "agrees with the mean of its own earlier answers",
-    ),
-    Entry(
-        "vat",
-        "self-train",
-        "classgraft.selftrainers.vat",
-        "VAT",
-        "keeps its answers under the small change that would move them most",
-    ),
-    Entry(
-        "ict",
-        "self-train",
-        "classgraft.selftrainers.ict",
-        "ICT",
-        "the answer to a mixture is the mixture of answers",
-    ),
-    Entry(
-        "remixmatch",
-        "self-train",
-        "classgraft.selftrainers.remixmatch",
-        "ReMixMatch",
-        "MixMatch with aligned guesses, strong views and rotations",
-    ),
-    Entry(
-        "data-distillation",
-        "self-train",
-        "classgraft.selftrainers.data_distillation",
-        "DataDistillation",
-        "what the model says of many views of an image, put together, is its label",
-    ),
-    Entry(
-        "data-distillation-keypoints",
-        "self-train",
-        "classgraft.selftrainers.data_distillation_keypoints",
-        "KeypointDataDistillation",
-        "keypoints: maps of many views, mapped back and put together, are its labels (Python only)",
-        targets="keypoints",
-    ),
-    Entry("kd", "distill", "classgraft.distillers.kd", "SoftTargets", "labels and the teacher's softened answers"),
-    Entry(
-        "fitnets",
-        "distill",
-        "classgraft.distillers.fitnets",
-        "FitNets",
-        "first the lower half learns a layer of the teacher, then all its answers",
-    ),
-    Entry(
-        "similarity",
-        "distill",
-        "classgraft.distillers.similarity",
-        "SimilarityPreserving",
-        "images that are alike to the teacher are to be alike to the student",
-    ),
-    Entry(
-        "detection",
-        "distill",
-        "classgraft.distillers.detection",
-        "Detection",
-        "detectors: soft answers to the same boxes, boxes bounded by the teacher, a hint (Python only)",
-        targets="boxes",
-    ),
-    Entry(
-        "structured",
-        "distill",
-        "classgraft.distillers.structured",
-        "StructuredDistillation",
-        "networks that label every pixel: pixels, pairs of regions, whole maps (Python only)",
-        targets="masks",
-    ),
-    Entry(
-        "part-experts",
-        "distill",
-        "classgraft.distillers.part_experts",
-        "PartExperts",
-        "keypoints: experts of parts label what nobody annotated (Python only)",
-        targets="keypoints",
-    ),
-    Entry(
-        "video-pose",
-        "distill",
-        "classgraft.distillers.video_pose",
-        "VideoPose",
-        "keypoints: two frames to the pose, and the motion, that a teacher sees in them (Python only)",
-        targets="keypoints",
-    ),
+    *_entries("extend", (
+        ("glne", "extenders.glne.GLNE", "frozen network, rows learnt against generated old features"),
+        ("soft-distillation", "extenders.soft_distillation.SoftDistillation",
+         "every row free, old answers kept by a loss; the control beside glne"),
+        ("glne-literal", "extenders.glne_literal.GLNELiteral",
+         "a summary's objective to the letter, which cannot learn a new class; a control"),
+        ("imprint", "extenders.imprint.Imprint", "new rows are mean directions of the photos' features"),
+        ("rows", "extenders.rows.Rows", "frozen network, new rows from the new photos alone"),
+        ("finetune", "extenders.finetune.Finetune", "everything learns from the new photos; forgets"),
+        ("lwf", "extenders.lwf.LwF", "keeps the old network's answers to the new photos"),
+        ("lwm", "extenders.lwm.LwM", "as lwf, and goes on looking where it looked"),
+        ("ewc", "extenders.ewc.EWC", "holds weights by their Fisher information for old classes"),
+        ("acwod", "extenders.acwod.ACWOD", "chosen layers learn; a share of each target is what the old network says"),
+        ("mas", "extenders.mas.MAS", "holds weights that its answers hang on; needs no labels"),
+        ("generative-replay", "extenders.generative_replay.GenerativeReplay",
+         "a generator draws earlier images, which the old network labels"),
+        ("joint", "extenders.joint.Joint", "all images old and new; the ceiling"),
+        ("ncm", "extenders.ncm.NearestClassMean", "frozen network, the nearest class mean wins"),
+        ("slda", "extenders.slda.SLDA", "frozen network, class means under a shared covariance"),
+        ("fecam", "extenders.fecam.FeCAM", "frozen network, each class's own Mahalanobis distance"),
+        ("ranpac", "extenders.ranpac.RanPAC", "frozen network, ridge on a random projection"),
+        ("knn", "extenders.knn.NearestNeighbours", "frozen network, the nearest features kept vote"),
+        ("exemplars", "extenders.exemplars.Replay", "everything learns from new images and kept ones of the old classes"),
+        ("icarl", "extenders.icarl.ICaRL", "exemplars, distillation, nearest mean of exemplars"),
+        ("wa", "extenders.wa.WeightAligning", "exemplars, distillation, new rows scaled to the old ones' length"),
+        ("bic", "extenders.bic.BiasCorrection", "exemplars, distillation, new logits corrected on held-out images"),
+        ("podnet", "extenders.podnet.PODNet", "exemplars, intermediate maps held in place, several proxies a class"),
+        ("der", "extenders.der.DER",
+         "a new body beside the frozen old ones, pruned where asked; exemplars (dynamically expandable representation)"),
+        ("piggyback", "extenders.piggyback.Piggyback",
+         "the network never changes; each task has a mask over its weights, one bit each"),
+        ("gates", "extenders.gates.Gates",
+         "each task opens channels by the image; kernels that ever fire are frozen, the others are free for later tasks"),
+    )),
+    *_entries("train", (
+        ("plain", "trainers.plain.Plain", "supervised training as it is usually done"),
+        ("cosine", "trainers.cosine.Cosine", "outputs turn towards their class; for few images"),
+        ("glico", "trainers.glico.GLICO", "a generator learnt from the few images makes more of them"),
+    )),
+    *_entries("self-train", (
+        ("glico-transductive", "trainers.glico.TransductiveGLICO",
+         "glico whose generator also sees the unlabelled images, such as those to be told apart"),
+        ("pseudo-labels", "selftrainers.pseudo_labels.PseudoLabels", "its own sure answers, or another model's, are labels"),
+        ("mean-teacher", "selftrainers.mean_teacher.MeanTeacher", "agrees with the average of its own weights over time"),
+        ("fixmatch", "selftrainers.fixmatch.FixMatch", "a sure answer to a weak view is the label of a strong one"),
+        ("noisy-student", "selftrainers.noisy_student.NoisyStudent",
+         "generations of equal or larger students, noised, on a teacher's balanced answers"),
+        ("meta-pseudo-labels", "selftrainers.meta_pseudo_labels.MetaPseudoLabels",
+         "a teacher that learns from how well its labels served the student"),
+        ("uda", "selftrainers.uda.UDA", "a strong view agrees with the sharpened answer to a weak one"),
+        ("mixmatch", "selftrainers.mixmatch.MixMatch", "guessed labels, sharpened, and everything mixed with everything"),
+        ("temporal-ensembling", "selftrainers.temporal_ensembling.TemporalEnsembling",
+         "agrees with the mean of its own earlier answers"),
+        ("vat", "selftrainers.vat.VAT", "keeps its answers under the small change that would move them most"),
+        ("ict", "selftrainers.ict.ICT", "the answer to a mixture is the mixture of answers"),
+        ("remixmatch", "selftrainers.remixmatch.ReMixMatch", "MixMatch with aligned guesses, strong views and rotations"),
+        ("data-distillation", "selftrainers.data_distillation.DataDistillation",
+         "what the model says of many views of an image, put together, is its label"),
+        ("data-distillation-keypoints", "selftrainers.data_distillation_keypoints.KeypointDataDistillation",
+         "keypoints: maps of many views, mapped back and put together, are its labels (Python only)", "keypoints"),
+    )),
+    *_entries("distill", (
+        ("kd", "distillers.kd.SoftTargets", "labels and the teacher's softened answers"),
+        ("fitnets", "distillers.fitnets.FitNets", "first the lower half learns a layer of the teacher, then all its answers"),
+        ("similarity", "distillers.similarity.SimilarityPreserving",
+         "images that are alike to the teacher are to be alike to the student"),
+        ("detection", "distillers.detection.Detection",
+         "detectors: soft answers to the same boxes, boxes bounded by the teacher, a hint (Python only)", "boxes"),
+        ("structured", "distillers.structured.StructuredDistillation",
+         "networks that label every pixel: pixels, pairs of regions, whole maps (Python only)", "masks"),
+        ("part-experts", "distillers.part_experts.PartExperts",
+         "keypoints: experts of parts label what nobody annotated (Python only)", "keypoints"),
+        ("video-pose", "distillers.video_pose.VideoPose",
+         "keypoints: two frames to the pose, and the motion, that a teacher sees in them (Python only)", "keypoints"),
+    )),
 )
+# fmt: on
+"""A line each: its name, where it is written, what it does, and what its images are annotated with where not with classes."""
 
 
 RANGES = {
