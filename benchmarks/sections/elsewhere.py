@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sections.writing import basis, gains, grid, over
+from sections.writing import basis, gains, grid, of_parts, over, verdict
 
 Rows = list[dict[str, Any]]
 
@@ -28,10 +28,11 @@ def cells(found: dict[str, Any]) -> str:
     if "bccd" not in found:
         return ""
     result, sections = found["bccd"], []
+    words = of_parts(result["what"], ("distill", "graft"))
     looked = ("train", "held out", "test")
     students = [row for row in result["rows"] if row["part"] == "distill"]
     if students:
-        lines = []
+        lines, differences = [], dict[str, dict[str, str]]()
         for name in dict.fromkeys(row["name"] for row in students):
             draws = [row for row in students if row["name"] == name]
             values = [over([row[part] for row in draws], "all") for part in looked]
@@ -39,10 +40,14 @@ def cells(found: dict[str, Any]) -> str:
                            for rows in (draws, [row for row in students if row["name"] == "labels alone"]))  # fmt: skip
             bare = name in ("the teacher", "labels alone")
             gain = ["" if bare else gains(ours, plain, part) for part in ("train", "test")]
+            if not bare:
+                differences[name] = dict(zip(("train", "test"), gain, strict=True))
             lines.append([name, f"{draws[0]['parameters']:,}", *values, *gain, str(len(draws))])
         against = ["train, over labels alone", "test, over labels alone"]
         head = ["student learns from", "parameters", *looked, *against, "seeds"]
-        sections.append(f"### Narrow detectors\n\nMean average precision at an overlap of 0.5.\n\n{grid(head, lines)}")
+        said = [f"On {part} {verdict('labels alone', {name: own[part] for name, own in differences.items()})}."
+                for part in ("test", "train")]  # fmt: skip
+        sections.append(f"### Narrow detectors\n\n{words['distill']}\n\n{grid(head, lines)}\n\n" + " ".join(said))
     rows = [row for row in result["rows"] if row["part"] == "graft"]
     if rows:
         lines, tested = [], dict[tuple[str, int], dict[tuple[int, int], dict[str, float]]]()
@@ -60,18 +65,18 @@ def cells(found: dict[str, Any]) -> str:
             lines.append([name, str(shots) if shots else "all", *values, over_rows, str(count), str(len(bases))])
         head = ["method", "images", "old before", "old", "new", "harmonic", "proposed", "harmonic, over rows"]
         sections.append(
-            "### Platelets grafted onto a detector of the other cells\n\nAverage precision at an overlap of 0.5 on test: means"
+            f"### Platelets grafted onto a detector of the other cells\n\n{words['graft']}\n\nAverage precision on test: means"
             " over the draws of images for each base, ± over bases; over rows, of the same base and draw. Proposed is the share"
             f" of Platelets that are proposed at all.\n\n{grid([*head, 'draws', 'bases'], lines)}"
         )
-    return f"## Blood cells\n\n{result['what']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
+    return f"## Blood cells\n\n{words['']}\n\n" + "\n\n".join(sections) + f"\n\n{basis(result)}"
 
 
 def streets(found: dict[str, Any]) -> str:
     """Filled by benchmarks/camvid.py."""
     if "camvid" not in found:
         return ""
-    result, lines, terms = found["camvid"], [], []
+    result, lines, terms, differences = found["camvid"], [], [], dict[str, str]()
     of: dict[tuple[str, str], Rows] = {}
     for row in result["rows"]:
         of.setdefault((row["student"], row["method"]), []).append(row)
@@ -80,6 +85,7 @@ def streets(found: dict[str, Any]) -> str:
         plain, earlier = (of.get((student, one), []) for one in ("plain", EARLIER.get(method, "")))
         gain = "" if method in ("teacher", "plain") else gains(draws, plain, "test")
         step = gains(draws, earlier, "test") if earlier else ""
+        differences[f"{method}, {student}"] = gain
         values = [over(draws, "train"), over(draws, "test"), gain, step, over(draws, "pixels")]
         lines.append([method, student, size, *values, str(len(draws))])
     widths = list(dict.fromkeys(student for student, _ in of if student))
@@ -91,6 +97,8 @@ def streets(found: dict[str, Any]) -> str:
             terms.append([method, before, gains(ours, earlier, "test"), str(count)])
     head = ["method", "student", "parameters", "mIoU train", "mIoU test", "over plain", "over the row before"]
     tables = [grid([*head, "test pixels right", "seeds"], lines)]
+    if said := verdict("plain", differences):
+        tables.append(f"On test {said}.")
     if terms:
         both = "Both widths together, pairs of students of the same width and seed, by mIoU on test:"
         tables += [both, grid(["method", "over", "by", "pairs"], terms)]
@@ -107,15 +115,18 @@ def faces(found: dict[str, Any]) -> str:
         return ""
     result, sections = found["faces"], []
     regions = ("all", "jaw and brows", "nose and eyes", "mouth")
+    words = of_parts(result["what"], ("experts", "data", "video"))
     titles = {"experts": "Experts of parts", "data": "Unlabelled faces", "video": "Frames of a video"}
     for part, title in titles.items():
         rows, lines = [row for row in result["rows"] if row["part"] == part], []
+        against = {"experts": "annotations alone", "data": "one look", "video": "pose alone"}[part]
+        differences = dict[str, str]()
         for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
             draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
             tested = [row["test"] for row in draws]
-            against = {"experts": "annotations alone", "data": "one look", "video": "pose alone"}[part]
             ours, rivals = (tested_by(rows, one, "times", times) for one in (name, against))
             gain = "" if name == against or not rivals else gains(ours, rivals, "all")
+            differences[name + f", {times} x" * (times > 0)] = gain
             if part == "experts":
                 more = [*(over(tested, region) for region in regions), gain, over(draws, "kept")]
             elif part == "data":
@@ -129,7 +140,9 @@ def faces(found: dict[str, Any]) -> str:
                 "video": ["", "as they are", "over pose alone", "blurred", "occluded", "motion", "places",
                           "kept"]}[part]  # fmt: skip
         if lines:
-            sections.append(f"### {title}\n\n{grid([*head, 'seeds'], lines)}")
+            sections.append(f"### {title}\n\n{words[part]}\n\n{grid([*head, 'seeds'], lines)}")
+            if said := verdict(against, differences):
+                sections.append(f"By the error of all points {said}.")
         heard = [row["kept"] for row in rows if row["name"] in ("and both", "pose and motion")]
         if heard:
             share, what = sum(heard) / len(heard), "frames" if part == "video" else "points that nobody annotated"
@@ -137,4 +150,4 @@ def faces(found: dict[str, Any]) -> str:
             sections.append(f"The gate, at 0.5, kept {share:.1f} % of the {what}{hardly}.")
     figure = "![Points of six looks brought back, of all together, and the truth](faces-looks.png)"
     drawn = any((row["name"], row["times"], row["seed"]) == ("six looks", 1, 0) for row in result["rows"])
-    return "\n\n".join([f"## Points of faces\n\n{result['what']}", *sections, *[figure] * drawn, basis(result)])
+    return "\n\n".join([f"## Points of faces\n\n{words['']}", *sections, *[figure] * drawn, basis(result)])

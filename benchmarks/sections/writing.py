@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,40 @@ def gains(draws: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]], key:
     """By how much each draw is above the plain one of its seed; both hold ``seed`` and ``key``."""
     of_seed = {row["seed"]: row[key] for row in plain}
     return over([{key: row[key] - of_seed[row["seed"]]} for row in draws if row["seed"] in of_seed], key)
+
+
+def verdict(rival: str, differences: dict[str, str]) -> str:
+    """Which differences from the rival (of ``gains``) are larger than their interval, and which are not, as a sentence."""
+    split = {
+        name: [float(part) for part in text.split(" ± ")] for name, text in differences.items() if text not in ("", "-")
+    }
+    groups: dict[str, list[str]] = {"more": [], "noise": [], "single": []}
+    for name, (mean, *half) in split.items():
+        groups["single" if not half else "more" if abs(mean) > half[0] else "noise"].append(f"*{name}*")
+    if split and len(groups["single"]) == len(split):
+        return "every row is of one seed, which says nothing of noise"
+    words = {
+        "more": f"{{}} {{is}} further from *{rival}* than the interval is wide",
+        "noise": f"{{}} {{is}} within noise of *{rival}*",
+        "single": "{} {is} of one seed, which says nothing of noise",
+    }
+    said = [
+        words[kind].format(_listed(own), **{"is": "are" if len(own) > 1 else "is"})
+        for kind, own in groups.items()
+        if own
+    ]
+    return "; ".join(said)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def of_parts(what: str, names: Sequence[str]) -> dict[str, str]:
+    """What a file says of all its rows, under "", and of each part that it names as in "``graft``: a base of ..."."""
+    general, *rest = re.split(rf"``({'|'.join(names)})``[:,] ", what)
+    told = zip(rest[::2], rest[1::2], strict=True)
+    return {"": general.strip(), **{name: text[0].upper() + text[1:].rstrip() for name, text in told}}
 
 
 def basis(result: dict[str, Any]) -> str:
