@@ -130,13 +130,15 @@ def faces(found: dict[str, Any]) -> str:
             if part == "experts":
                 more = [*(over(tested, region) for region in regions), gain, over(draws, "kept")]
             elif part == "data":
-                more = [str(times or ""), over(tested, "all"), gain, over(draws, "labels")]
+                alone = tested_by(rows, "annotated faces alone", "times", times)
+                on_alone = "" if not times or ours == alone else gains(ours, alone, "all")
+                more = [str(times or ""), over(tested, "all"), on_alone, gain, over(draws, "labels")]
             else:
                 worse = [over([row[kind] for row in draws], "all") for kind in ("blurred", "occluded")]
                 more = [over(tested, "all"), gain, *worse, *(over(draws, key) for key in ("motion", "places", "kept"))]
             lines.append([name, *more, str(len(draws))])
         head = {"experts": ["learns from", *regions, "over annotations alone", "kept"],
-                "data": ["learns from", "times the schedule", "error", "over one look", "labels"],
+                "data": ["learns from", "times the schedule", "error", "over annotated faces alone", "over one look", "labels"],
                 "video": ["", "as they are", "over pose alone", "blurred", "occluded", "motion", "places",
                           "kept"]}[part]  # fmt: skip
         if lines:
