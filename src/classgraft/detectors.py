@@ -64,7 +64,7 @@ def extend(
 
     Old logits and boxes keep their bits for the same pictures; an old score falls only where a new class competes for the
     same region, in the softmax of both. In regions that are proposed for new classes alone nothing old is found. With
-    ``tune`` everything moves, old boxes too, and more of the new things are found.
+    ``tune`` everything moves, old boxes too; ``undo`` then takes away the new classes and leaves what moved.
 
     Args:
         detector: left as it is.
