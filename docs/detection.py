@@ -1,6 +1,6 @@
 """A narrow detector learns from a wide one, another takes a new class from a few images, and a page shows what each finds.
 
-    python docs/detection.py path/to/voc --classes RBC,WBC,Platelets --out detection.html       # half an hour of one core
+    python docs/detection.py path/to/voc --classes RBC,WBC,Platelets --out detection.html
     python docs/detection.py path/to/voc --classes RBC,WBC,Platelets --epochs 1 --tune 1 --images 12    # does it run at all
 
 The folder has Pascal VOC's layout (``ImageSets/Main``, ``Annotations``, ``JPEGImages``). The last class is the new one: its
@@ -21,7 +21,7 @@ from classgraft import detectors
 from classgraft.catalogue import distiller
 from classgraft.report.gallery import Gallery, render
 from classgraft.training.detecting import RECIPE
-from classgraft.training.loop import show_progress
+from classgraft.training.progress import printed, show_progress
 
 COLOURS = ("#e6194b", "#4363d8", "#ffe119", "#3cb44b", "#f58231", "#42d4f4", "#f032e6", "#fabed4", "#9a6324", "#808000")
 SURE = 0.5
@@ -45,7 +45,7 @@ def main() -> None:
     if given.images:
         train, test = train.some(given.images, 0), test.some(given.images, 0)
     recipe = replace(RECIPE, epochs=given.epochs)
-    show_progress(told)
+    show_progress(printed)
 
     teacher = detectors.train(fresh(32, classes, given.side), train, recipe)
     narrow = fresh(8, classes, given.side)
@@ -79,12 +79,6 @@ def main() -> None:
     )  # fmt: skip
     given.out.write_text(render(page), "utf-8")
     print(given.out)
-
-
-def told(what: str, done: int, total: int, terms: dict[str, float]) -> None:
-    """A line after each epoch."""
-    if terms:
-        print(f"{what} {done}/{total}", " ".join(f"{name} {value:.3g}" for name, value in terms.items()), flush=True)
 
 
 def fresh(width: int, classes: tuple[str, ...] | list[str], side: int) -> detectors.Detector:

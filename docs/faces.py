@@ -1,6 +1,6 @@
 """Points of faces from experts of parts, from unlabelled faces and from frames of a video, and a page that shows them.
 
-    python docs/faces.py path/to/face_keypoints --out faces.html       # half an hour of one core
+    python docs/faces.py path/to/face_keypoints --out faces.html
     python docs/faces.py path/to/face_keypoints --epochs 1 --faces 60 --annotated 20 --confidence 0     # does it run
 
 The folder holds ``train.parquet`` and ``test.parquet``: ``image``, ``keypoints`` (the usual 68 of a face), ``person`` and
@@ -24,7 +24,7 @@ from classgraft.models.preparation import Preparation
 from classgraft.report.gallery import Gallery, render
 from classgraft.training.answers import answers
 from classgraft.training.locating import RECIPE, measured, taught, watched
-from classgraft.training.loop import show_progress
+from classgraft.training.progress import printed, show_progress
 
 COUNTS = {"jaw": 17, "brow": 10, "nose": 9, "eye": 12, "mouth": 20}
 NAMES = tuple(f"{part} {k}" for part, count in COUNTS.items() for k in range(count))
@@ -54,7 +54,7 @@ def main() -> None:
         train, test = (part.subset(torch.arange(min(given.faces, len(part)))) for part in (train, test))
     few, rest = train.subset(torch.arange(given.annotated)), train.subset(torch.arange(given.annotated, len(train)))
     recipe, heard = replace(RECIPE, epochs=given.epochs), {"epochs": given.epochs, "confidence": given.confidence}
-    show_progress(told)
+    show_progress(printed)
 
     # few faces are annotated: each goes round as often as all of them would
     more = replace(recipe, epochs=given.epochs * max(1, len(train) // len(few)))
@@ -92,12 +92,6 @@ def main() -> None:
     )  # fmt: skip
     given.out.write_text(render(page), "utf-8")
     print(given.out)
-
-
-def told(what: str, done: int, total: int, terms: dict[str, float]) -> None:
-    """A line after each epoch."""
-    if terms:
-        print(f"{what} {done}/{total}", " ".join(f"{name} {value:.3g}" for name, value in terms.items()), flush=True)
 
 
 def by_person(faces: Poses) -> Poses:

@@ -20,7 +20,7 @@ from classgraft.models.preparation import Preparation
 from classgraft.models.segmenter import pyramid
 from classgraft.report.gallery import Gallery, coloured, render
 from classgraft.training.answers import answers
-from classgraft.training.loop import show_progress
+from classgraft.training.progress import printed, show_progress
 from classgraft.training.recipe import Recipe
 from classgraft.training.segmenting import measured, taught
 
@@ -51,7 +51,7 @@ def main() -> None:
     )
 
     small = pyramid("mobilenetv2_035", CLASSES, width=32)
-    show_progress(told)
+    show_progress(printed)
     teacher = taught(pyramid("mobilenetv2_100", CLASSES, width=64), train, recipe)
     networks = {
         "teacher": teacher,
@@ -73,12 +73,6 @@ def main() -> None:
     )  # fmt: skip
     given.out.write_text(render(page), "utf-8")
     print(given.out)
-
-
-def told(what: str, done: int, total: int, terms: dict[str, float]) -> None:
-    """A line after each epoch."""
-    if terms:
-        print(f"{what} {done}/{total}", " ".join(f"{name} {value:.3g}" for name, value in terms.items()), flush=True)
 
 
 def pictures(networks: dict, test: Scenes, count: int = 8) -> tuple:

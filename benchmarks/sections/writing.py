@@ -39,7 +39,7 @@ def verdict(rival: str, differences: dict[str, str]) -> str:
     if split and len(groups["single"]) == len(split):
         return "every row is of one seed, which says nothing of noise"
     words = {
-        "more": f"{{}} {{is}} further from *{rival}* than the interval is wide",
+        "more": f"{{}} {{is}} away from *{rival}* by more than the interval",
         "noise": f"{{}} {{is}} within noise of *{rival}*",
         "single": "{} {is} of one seed, which says nothing of noise",
     }

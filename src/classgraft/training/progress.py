@@ -14,6 +14,12 @@ def silent(what: str, done: int, total: int, terms: dict[str, float]) -> None:
     """No progress is shown."""
 
 
+def printed(what: str, done: int, total: int, terms: dict[str, float]) -> None:
+    """A line after each epoch, for scripts."""
+    if terms:
+        print(f"{what} {done}/{total}", " ".join(f"{name} {value:.3g}" for name, value in terms.items()), flush=True)
+
+
 _progress: list[Progress] = [silent]
 
 

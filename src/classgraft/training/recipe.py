@@ -35,8 +35,8 @@ class Recipe:
 
     def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         kept = [p for p in parameters if p.requires_grad]
-        # the same bits as one tensor after the other, in half the time; ``fused`` pairs a gradient and its weight by their
-        # places in memory on a CPU, which differ where one of them is channels-last
+        # the same bits as one tensor after the other, and sooner where the tensors are small and many; ``fused`` pairs a
+        # gradient and its weight by their places in memory on a CPU, which differ where one of them is channels-last
         if self.optimiser == "adamw":
             return torch.optim.AdamW(kept, self.lr, weight_decay=self.weight_decay, foreach=True)
         nesterov = self.momentum > 0
