@@ -1,7 +1,7 @@
 """Few labelled images and nothing else: GLICO, AutoAugment and others beside a tuned baseline.
 
     python benchmarks/few.py                     # CIFAR-10 from scratch: six hours of a core
-    python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body: a day of a core
+    python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body: three hours of a core
     python benchmarks/few.py --pictures          # what is drawn alone: ten minutes
     python benchmarks/few.py --short             # does it run at all
 
@@ -47,14 +47,14 @@ from classgraft.training.latent import Latent
 from classgraft.training.recipe import Recipe
 
 WHAT = (
-    "CIFAR-10 (JPEG) at 32 pixels, ResNet-20 from scratch, and ten flowers at 224 pixels with an ImageNet MobileNetV2; rate"
+    "CIFAR-10 (JPEG) at 32 pixels, ResNet-20 from scratch, and ten flowers at 128 pixels with an ImageNet MobileNetV2; rate"
     " and decay of the plain baseline chosen on a fifth of the labelled images, the same steps for every row. AutoAugment's"
     " policies were found by others with all labels of CIFAR-10 and with those of ImageNet. Likeness: mean cosines of the"
     " generator's points of two images of one class, and of two classes; without a difference pictures between them say"
     " nothing of the class. Differences are paired by seed."
 )
 SHOTS = {"cifar10": (5, 10, 25, 50, 100), "flowers": (5, 10, 20)}
-STEPS = {"cifar10": 1200, "flowers": 300}
+STEPS = {"cifar10": 1200, "flowers": 150}
 DRAWING = {"cifar10": 2000, "flowers": 300}
 """Steps of GLICO's generator."""
 RATES = {"cifar10": (0.01, 0.03, 0.1, 0.3), "flowers": (0.003, 0.01)}
@@ -66,8 +66,10 @@ CHOSEN_AT = {"cifar10": 50, "flowers": 20}
 CHOOSING = (0, 1, 2)
 """Seeds over which they are."""
 POLICY = {"cifar10": "autoaugment", "flowers": "autoaugment-imagenet"}
-BATCH, WIDTH = 64, 64
-"""Images a step; channels of the generator's smallest map, half the authors'."""
+BATCH = {"cifar10": 64, "flowers": 32}
+"""Images a step."""
+WIDTH = 64
+"""Channels of the generator's smallest map, half the authors'."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def untrained(of: str, classes: tuple[str, ...], seed: int) -> Bundle:
         bundle = teaching.start("cifar:resnet20", classes, seed=seed)
     else:
         weights = data() / "weights" / "mobilenetv2_100-imagenet.safetensors"
-        own = Preparation(224, 256, (0.5,) * 3, (0.5,) * 3)  # timm's mean and deviation are of other weights
+        own = Preparation(128, 144, (0.5,) * 3, (0.5,) * 3)  # timm's mean and deviation are of other weights
         bundle = teaching.start(
             "timm:mobilenetv2_100", classes, weights, arguments={"pad_type": "same"}, preparation=own, seed=seed
         )
@@ -173,10 +175,10 @@ def untrained(of: str, classes: tuple[str, ...], seed: int) -> Bundle:
     return bundle
 
 
-def recipe(known: Images, lr: float, decay: float, seed: int, steps: int) -> Recipe:
+def recipe(of: str, known: Images, lr: float, decay: float, seed: int, steps: int) -> Recipe:
     """Whole epochs, about as many steps whatever the number of images."""
-    epochs = max(1, round(steps / -(-len(known) // BATCH)))
-    return Recipe(epochs, BATCH, lr=lr, weight_decay=decay, milestones=(), seed=seed)
+    epochs = max(1, round(steps / -(-len(known) // BATCH[of])))
+    return Recipe(epochs, BATCH[of], lr=lr, weight_decay=decay, milestones=(), seed=seed)
 
 
 def measured(model: Classifier, test: Images) -> dict[str, float]:
@@ -190,7 +192,7 @@ def tuned(of: str, known: Images, seed: int, steps: int, pair: tuple[float, floa
     learnt, held = known.split(0.2, seed)
     start = untrained(of, known.classes, seed)
     try:
-        model = Plain(recipe=recipe(learnt, *pair, seed, steps)).train(start.model, learnt)
+        model = Plain(recipe=recipe(of, learnt, *pair, seed, steps)).train(start.model, learnt)
     except InputError:
         return 0.0
     return measured(model, held)["top-1"]
@@ -281,7 +283,7 @@ def main() -> None:
 
     if "likeness" not in (kept().get("maps") or {}):
         known = train.shots(10, seeds[0])
-        save(maps=pictures(of, known, untrained(of, classes, 0), Recipe(1, BATCH), short))
+        save(maps=pictures(of, known, untrained(of, classes, 0), Recipe(1, BATCH[of]), short))
     if given.pictures:
         return
     if short:
@@ -293,7 +295,7 @@ def main() -> None:
             if any((row["row"], row["shots"], row["seed"]) == (name, shots, seed) for row in kept().get("rows", ())):
                 continue
             known, started = train.shots(shots, seed), time.perf_counter()
-            start, chosen = untrained(of, classes, seed), recipe(known, lr, decay, seed, steps)
+            start, chosen = untrained(of, classes, seed), recipe(of, known, lr, decay, seed, steps)
             cell = Cell(of, chosen, start, known, test, 4 if short else DRAWING[of])
             model, latent = (MAIN | AT_TEN)[name](cell)
             row = {"row": name, "shots": shots, "seed": seed, "lr": lr, "decay": decay, **measured(model, test)}

@@ -1,10 +1,10 @@
 """A trained body on other classes: from scratch, its features, fine-tuning, and the head first (LP-FT).
 
-    python benchmarks/transfer.py                # four hours of a core
+    python benchmarks/transfer.py                # three hours of a core
     python benchmarks/transfer.py --shots 500    # half of it
     python benchmarks/transfer.py --short        # does it run at all
 
-CIFAR-10 (JPEG) at 32 pixels, ResNet-20. Each seed draws five of the ten classes, on whose 500 images each a body is trained;
+CIFAR-10 (JPEG) at 32 pixels, ResNet-8. Each seed draws five of the ten classes, on whose 500 images each a body is trained;
 the other five are learnt from 20, 100 or 500 images each, with the same number of steps in every way. The rate of each way
 at each number of images is chosen on a fifth of the labelled images, held out (at 500 with 1,500 steps in place of 4,000); the
 test images play no part. The first half of LP-FT, in which the head learns alone, has the rate that was chosen for feature
@@ -38,7 +38,7 @@ from classgraft.training.answers import answers, forget
 from classgraft.training.engine import device, part_of
 from classgraft.training.recipe import Recipe
 
-NET, BATCH = "cifar:resnet20", 64
+NET, BATCH = "cifar:resnet8", 64
 WAYS = {"from scratch": 0.0, "feature extraction": 1.0, "fine-tuning": 0.0, "LP-FT": 0.5}
 """Share of the epochs in which the head learns alone; all but the first start from the trained body."""
 STEPS = {20: 600, 100: 1500, 500: 4000}

@@ -355,7 +355,14 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(change: dict[str, 
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("resnet20", 269_722), ("resnet32", 464_154), ("resnet44", 658_586), ("resnet56", 853_018)],
+    [
+        ("resnet8", 75_290),
+        ("resnet14", 172_506),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+    ],
 )
 def test_cifar_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in Architecture(f"cifar:{name}").build(10).parameters()) == parameters
@@ -372,7 +379,10 @@ def test_resnet18_for_cifar_has_the_parameters_of_its_layers() -> None:
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
-@pytest.mark.parametrize(("name", "layers"), [("resnet20", 20), ("resnet32", 32), ("resnet44", 44), ("resnet56", 56)])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("resnet8", 8), ("resnet14", 14), ("resnet20", 20), ("resnet32", 32), ("resnet44", 44), ("resnet56", 56)],
+)
 def test_the_number_in_a_networks_name_counts_its_layers_with_weights(name: str, layers: int) -> None:
     network = Architecture(f"cifar:{name}").build(10)
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()) == layers

@@ -1,9 +1,10 @@
 """Residual networks for 32-pixel images.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2: ResNet-20 to
--56 with 16, 32 and 64 channels and parameter-free shortcuts (option A: subsample and pad with zeros). ResNet-18 is the
-form that continual-learning papers use on CIFAR: the ImageNet network with a 3x3 stem and no pooling before the stages.
-Keys are those of the widespread public checkpoints (``layer1.0.conv1.weight`` ...), so those load as they are.
+-56 with 16, 32 and 64 channels and parameter-free shortcuts (option A: subsample and pad with zeros), and by the same rule
+ResNet-8 and -14, the students of papers on distillation. ResNet-18 is the form that continual-learning papers use on CIFAR:
+the ImageNet network with a 3x3 stem and no pooling before the stages. Keys are those of the widespread public checkpoints
+(``layer1.0.conv1.weight`` ...), so those load as they are.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
+DEPTHS = {"resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 NAMES = (*DEPTHS, "resnet18")
 
 
