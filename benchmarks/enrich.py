@@ -1,13 +1,13 @@
 """More to learn from than one or five photos: pictures made by GLICO, and a folder of unlabelled photos, in the main job.
 
-    python benchmarks/enrich.py --development    flowers_dev and the even half of the probe, to choose on: two hours of a core
-    python benchmarks/enrich.py                  flowers and the odd half, the final table: two hours
+    python benchmarks/enrich.py --development    flowers_dev and the even half of the probe, to choose on: an hour of a core
+    python benchmarks/enrich.py                  flowers and the odd half, the final table: an hour
     python benchmarks/enrich.py --only unlabelled    those rows alone, without a generator: ten minutes
     python benchmarks/enrich.py --short          does it run at all
 
 Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or
 20 pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that photo
-drawn again. Its generator takes 300 steps, where ``extend --enrich`` takes 2,000: those would be hours a draw here. Copies:
+drawn again. Its generator takes 600 steps, where ``extend --enrich`` takes 2,000: those would be half an hour a draw. Copies:
 as many copies of the photos (control). Unlabelled: the training
 photos that were not drawn, without their labels; those that the grown model is surely right about become photos of its
 new classes; among others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be
@@ -48,8 +48,8 @@ from classgraft.training.recipe import Recipe
 
 SHOTS, SEEDS = (1, 5), (0, 1, 2)
 PICTURES, SURE = (5, 20), (0.5, 0.8, 0.95)
-DRAWING = 300
-"""Steps of the generator: ten minutes of a core at one photo a class, 25 at five."""
+DRAWING = 600
+"""Steps of the generator."""
 KEPT = ("old before", "old", "new", "harmonic", "best", "regret", "area")
 
 

@@ -136,6 +136,7 @@ DRAWING: dict[str, Any] = {
     "noise": 0.5,
     "strength": 0.3,
     "perceptual": 0.1,
+    "side": 8,
     "drawing": 10,
     "drawing_lr": 0.01,
     "reach": 0.1,

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small import classifier, images
-from torch import Tensor
+from torch import Tensor, nn
 
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "noise": 0.1,
     "strength": 1.0,
     "perceptual": 0.0,
+    "most": 128,
     "device": CPU,
 }
 
@@ -76,7 +77,7 @@ def test_slerp_is_finite_where_the_circle_is_not_defined(second: list[float]) ->
 
 def test_the_partner_is_another_image_of_the_same_class_each_equally_often_and_itself_where_it_is_alone() -> None:
     labels = torch.tensor([2, 0, 0, 1, 0, 2])
-    latent = Latent(None, torch.zeros(6, 2), labels, 0.0)  # type: ignore[arg-type]
+    latent = Latent(None, torch.zeros(6, 2), labels, 0.0, 0)  # type: ignore[arg-type]
     index = torch.arange(6).repeat_interleave(1000)
     found = latent.partner(index, torch.rand(6000, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(labels[found], labels[index])
@@ -154,6 +155,32 @@ def test_a_body_compares_pictures_only_where_it_is_trained() -> None:
         assert torch.equal(*points) == same
 
 
+@pytest.mark.parametrize("side", [12, 6])
+def test_larger_images_are_drawn_small_and_enlarged_and_seen_small_too(side: int) -> None:
+    seen: list[int] = []
+    body = classifier().body
+    body.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[-1]))
+    known = blobs()
+    cropped = dataclasses.replace(known, preparation=Preparation(10, 12))
+    latent = learn(cropped, 3, body, RECIPE, **{**SETTINGS, "perceptual": 1e-3, "most": side})
+    assert latent.generator.side == side
+    assert set(seen) == {10 * side // 12}
+    made = latent.along(torch.arange(12), torch.arange(12), (0.0,))[:, 0]
+    assert made.shape == (12, 3, 12, 12)
+    shade = known.raw(torch.arange(12), CPU)
+    assert F.l1_loss(made, shade) < 0.7 * F.l1_loss(shade.mean(0, keepdim=True).expand_as(shade), shade)
+
+
+def test_a_body_that_takes_its_own_size_alone_sees_pictures_of_that_size() -> None:
+    model = classifier()
+    model.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 12 * 12, 4))
+    settings = {**SETTINGS, "perceptual": 1.0, "most": 6}
+    latent = learn(blobs(), 3, model.body, dataclasses.replace(RECIPE, epochs=1), **settings)
+    assert latent.generator.side == 12
+    settings["perceptual"] = 0.0  # nobody looks
+    assert learn(blobs(), 3, model.body, dataclasses.replace(RECIPE, epochs=1), **settings).generator.side == 6
+
+
 def test_only_the_transductive_mode_looks_at_unlabelled_images() -> None:
     method = TransductiveGLICO(dimension=8, width=4, drawing=2, recipe=Recipe(1, 8, lr=0.01))
     found = [method.train(classifier(), classifier(), blobs(), images(9, seed=s)).head.weight for s in (1, 2)]
@@ -206,7 +233,7 @@ def test_points_of_a_plane_keep_their_distances_on_its_axes() -> None:
     angles = torch.tensor([0.1, 0.9, 2.0, 4.0])
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0))).Q[:2]
     points = torch.stack([angles.cos(), angles.sin()], 1) @ turn
-    latent = Latent(None, points, torch.tensor([0, 0, 1, 1]), 0.0)  # type: ignore[arg-type]
+    latent = Latent(None, points, torch.tensor([0, 0, 1, 1]), 0.0, 0)  # type: ignore[arg-type]
     torch.testing.assert_close(torch.cdist(latent.plane(), latent.plane()), torch.cdist(points, points))
     within, between = latent.likeness()
     assert within == pytest.approx((math.cos(0.8) + math.cos(2.0)) / 2, abs=1e-5)

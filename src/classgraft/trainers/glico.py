@@ -15,7 +15,8 @@ Differs from the paper, and from its code where the two disagree:
 2. Generator, points and the classes' network share one optimiser and one rate for its whole life (the code: Adam at 0.0007
    and 0.001 with beta_1 of 0.5, and SGD); no softmax is taken twice. The classes' network is smaller (``generator.judge``).
 3. Pictures are compared by their pixels and, where the model's body is trained, by the body's own maps; the paper's VGG-16
-   brings ImageNet into what is called learning from the labelled images alone.
+   brings ImageNet into what is called learning from the labelled images alone. Images of more than ``side`` pixels are drawn
+   and compared at that size (the paper: at 256), unless the body takes no other than its own.
 4. The unlabelled images to be told apart are seen by the generator in a mode of its own alone (``TransductiveGLICO``), in which
    an epoch shows those with labels as often as all others together.
 """
@@ -52,6 +53,8 @@ class Enrichment:
     """Weight of the classes beside the reconstruction; 0 is GLO, whose points know no classes."""
     perceptual: float | None = None
     """Weight of the body's maps beside 1 of the pixels; None: 1 where the body is trained, else 0."""
+    side: int = 128
+    """Pixels of a side, at most, of what the generator draws; pictures of larger images are enlarged."""
     drawing: int = 2000
     """Steps of the generator, in whole epochs (the authors' code: 202 epochs, 1,600 steps at ten images of 100 classes)."""
     drawing_lr: float = 1e-3
@@ -71,7 +74,7 @@ class Enrichment:
         recipe = replace(recipe, epochs=max(1, self.drawing // max(1, batches)))
         return learn(
             images, labelled, frozen(model).body, recipe, dimension=self.dimension, width=self.width, noise=self.noise,
-            strength=self.strength, perceptual=weight, device=model.device,
+            strength=self.strength, perceptual=weight, most=self.side, device=model.device,
         )  # fmt: skip
 
     def taught(self, model: Classifier, images: Images, latent: Latent) -> Classifier:

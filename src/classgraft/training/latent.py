@@ -35,6 +35,12 @@ class Latent:
     """(N,)."""
     noise: float
     """Standard deviation of the noise beside a point."""
+    side: int
+    """S, of the pictures; they are enlarged to it where the generator draws smaller ones."""
+
+    def drawn(self, points: Tensor, noise: Tensor) -> Tensor:
+        """Pictures (B, C, S, S) of points (B, D) and noise (B, NOISE)."""
+        return resized(self.generator(points, noise), self.side)
 
     @torch.no_grad()
     def between(self, index: Tensor, draws: Tensor, reach: float, generator: torch.Generator | None = None) -> Tensor:
@@ -45,7 +51,7 @@ class Latent:
         other = self.partner(index, draws[:, 0])
         points = slerp(self.points[index], self.points[other], draws[:, 1] * reach)
         noise = torch.randn(len(index), NOISE, generator=generator).to(points.device)
-        return self.generator(points, self.noise * noise)  # type: ignore[no-any-return]
+        return self.drawn(points, self.noise * noise)
 
     @torch.no_grad()
     def along(self, first: Tensor, second: Tensor, ways: Sequence[float]) -> Tensor:
@@ -53,7 +59,7 @@ class Latent:
         calm = torch.zeros(len(first), NOISE, device=self.points.device)
         starts, ends = self.points[first], self.points[second]
         points = (slerp(starts, ends, torch.full_like(starts[:, 0], way)) for way in ways)
-        return torch.stack([self.generator(each, calm) for each in points], 1)
+        return torch.stack([self.drawn(each, calm) for each in points], 1)
 
     def plane(self) -> Tensor:
         """The points (N, 2) on the two axes along which they differ most."""
@@ -89,6 +95,7 @@ def learn(
     noise: float,
     strength: float,
     perceptual: float,
+    most: int,
     device: torch.device,
 ) -> Latent:
     """Points and a generator that give the images back, and keep apart classes that a small network learns beside them.
@@ -103,9 +110,16 @@ def learn(
         noise: standard deviation of the noise.
         strength: weight of the classes.
         perceptual: weight of the maps beside 1 of the pixels.
+        most: side of what is drawn and compared; larger images are shrunk to it, unless the body takes no other size.
         device: where to learn.
     """
-    preparation, (channels, side) = images.preparation, images.pixels.shape[1:3]
+    preparation, (channels, whole) = images.preparation, images.pixels.shape[1:3]
+    watched = body if perceptual else None
+    side, crop = min(most, whole), preparation.size
+    if side < whole:
+        crop = max(1, round(crop * side / whole))
+        if watched is not None and not takes(watched, torch.zeros(1, channels, crop, crop, device=device)):
+            side, crop = whole, preparation.size
     low, high = (0.0, 1.0)
     if images.pixels.is_floating_point():
         low, high = float(images.pixels.min()), float(images.pixels.max())
@@ -114,21 +128,28 @@ def learn(
         generator = Generator(dimension, channels, side, width, low, high).to(device)
         guess = judge(channels, labelled).to(device)
         points = F.normalize(torch.randn(len(images), dimension), dim=1).to(device).requires_grad_(True)
-    seeing = _staged(body, images.view(torch.arange(1), device)) if body is not None and perceptual else None
+
+    def prepared(pictures: Tensor) -> Tensor:
+        return preparation.normalise(centre(pictures, crop))
+
+    seeing = None
+    if watched is not None:
+        seeing = _staged(watched, prepared(resized(images.raw(torch.arange(1), device), side)))
 
     places = dealt_in(images, labelled).to(device)
 
     def objective(batch: Batch) -> Terms:
         drawn = generator(points[places[batch.index]], noise * torch.randn(len(batch.index), NOISE, device=device))
-        terms = {"pixels": F.l1_loss(drawn, batch.source.raw(batch.index, device))}
-        prepared = preparation.normalise(centre(drawn, preparation.size))
+        real = resized(batch.source.raw(batch.index, device), side)
+        terms = {"pixels": F.l1_loss(drawn, real)}
+        seen = prepared(drawn)
         if seeing is not None:
             with torch.no_grad():
-                meant = seeing(batch.images)
-            terms["maps"] = perceptual * relative_difference(seeing(prepared), meant)
+                meant = seeing(prepared(real))
+            terms["maps"] = perceptual * relative_difference(seeing(seen), meant)
         known = batch.targets < labelled
         if strength:
-            each = F.cross_entropy(guess(prepared), batch.targets.clamp(max=labelled - 1), reduction="none")
+            each = F.cross_entropy(guess(seen), batch.targets.clamp(max=labelled - 1), reduction="none")
             terms["class"] = strength * (each * known).sum() / known.sum().clamp(min=1)
         return terms
 
@@ -136,7 +157,24 @@ def learn(
     shown = images if len(places) == len(images) else images.subset(places.cpu())
     run(step, Epochs(shown, recipe, device), recipe, "learning to draw")
     generator.requires_grad_(False)
-    return Latent(generator, points.detach(), images.labels.to(device), noise)
+    return Latent(generator, points.detach(), images.labels.to(device), noise, whole)
+
+
+def resized(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (B, C, H, W) with sides of so many pixels."""
+    if pictures.shape[-1] == side:
+        return pictures
+    return F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True)
+
+
+def takes(body: nn.Module, images: Tensor) -> bool:
+    """Whether a body can look at images of this size; one whose positions or last layer are counted out cannot."""
+    try:
+        with torch.no_grad():
+            body(images)
+    except (RuntimeError, AssertionError, ValueError):  # of torch, timm and torchvision, transformers
+        return False
+    return True
 
 
 def dealt_in(images: Images, labelled: int) -> Tensor:
