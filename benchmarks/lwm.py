@@ -1,10 +1,10 @@
 """LwM against LwF: accuracies and how far attention drifts, over the weight of attention, 0 included.
 
-    python benchmarks/lwm.py                  # every cell and three seeds: three to four hours on one core
+    python benchmarks/lwm.py                  # every cell and three seeds: two hours of a core
     python benchmarks/lwm.py --seeds 0
     python benchmarks/lwm.py --short          # does it run at all
 
-CIFAR-10 in three tasks of four, three and three classes, a ResNet-20 from scratch whose last map is 8 x 8, one label space;
+CIFAR-10 in three tasks of four, three and three classes, a ResNet-8 from scratch whose last map is 8 x 8, one label space;
 no image is kept. Drift: the attention distance itself, on test images of the first task, between the network after the first
 task and after the last, of the class that the first favours (0 to about 11 for maps of 64 places); of those images of which
 neither map is empty, and of all whose earlier map is not, where an empty later one counts as zeros. Empty: per cent of the
@@ -93,7 +93,7 @@ def first(seed: int, short: bool) -> Classifier:
     """The network after the first task, one for all cells of a seed."""
     recipe = replace(FIRST, seed=seed, epochs=1 if short else FIRST.epochs)
     part = groups(some(images("train"), short), seed)[0]
-    fresh = Start("cifar:resnet20").classifier(seed).to(device())
+    fresh = Start("cifar:resnet8").classifier(seed).to(device())
 
     def learn() -> Classifier:
         return Joint(recipe=recipe).extend(fresh, None, Task(part.classes, part))
