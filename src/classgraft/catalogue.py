@@ -140,6 +140,7 @@ RANGES = {
     "smoothing": (0, 1),
     "survival": (1e-3, 1),
     "dimension": (2, 1 << 12),
+    "side": (4, 1 << 12),
     "reach": (0, 1),
     "share": (0, 1),
     "dropout": (0, 0.99),
