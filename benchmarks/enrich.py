@@ -5,14 +5,14 @@
     python benchmarks/enrich.py --only unlabelled    those rows alone, without a generator: ten minutes
     python benchmarks/enrich.py --short          does it run at all
 
-Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or
-20 pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that photo
-drawn again. Its generator takes 600 steps, where ``extend --enrich`` takes 2,000: those would be half an hour a draw. Copies:
-as many copies of the photos (control). Unlabelled: the training
-photos that were not drawn, without their labels; those that the grown model is surely right about become photos of its
-new classes; among others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be
-taken for new classes too; shuffled: their names dealt out anew among them (control); all named: with their true labels
-(ceiling). How many pictures and how sure is chosen on the development flowers by harmonic mean.
+Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or 20
+pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that photo
+drawn again, and ``extend --enrich`` makes none. Its generator takes 600 steps, where ``extend --enrich`` takes 2,000: those
+would be half an hour a draw. Copies: as many copies of the photos (control). Unlabelled: the training photos that were not
+drawn, without their labels; those that the grown model is surely right about become photos of its new classes; among
+others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be taken for new classes
+too; shuffled: their names dealt out anew among them (control); all named: with their true labels (ceiling). How many
+pictures and how sure is chosen on the development flowers by harmonic mean.
 
 A cell that is in the results is not run again. Of the first draw of the final run a sheet of pictures is left under docs/:
 photos of five classes, then what was made between them.
@@ -101,7 +101,7 @@ class Draw:
             recipe = Recipe(batch_size=32, seed=self.seed)
             method = GLICO(drawing=self.drawing, recipe=recipe)
             show_progress(self.told)
-            self.made = enriched(self.task, max(PICTURES), self.model, method)
+            self.made = enriched(self.task, max(PICTURES), self.model, method, least=1)
         first, classes = len(self.task.train), torch.arange(len(self.task.classes))[:, None]
         more = first + max(PICTURES) * classes + torch.arange(count)
         return replace(self.made, train=self.made.train.subset(torch.cat([torch.arange(first), more.flatten()])))

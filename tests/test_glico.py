@@ -208,11 +208,14 @@ def test_a_task_is_enriched_with_as_many_pictures_of_each_class() -> None:
     assert torch.equal(enriched(task, 5, classifier(), method).train.pixels, found.train.pixels)
 
 
-def test_one_photo_of_one_class_is_enriched_by_itself_again() -> None:
-    known = blobs(1)
-    one = Task(("bee",), known.of(("bee",)))
-    found = enriched(one, 3, classifier(), GLICO(dimension=8, width=4, drawing=3, recipe=Recipe(batch_size=4)))
-    assert len(found.train) == 4
+def test_of_a_class_with_one_photo_no_pictures_are_made_unless_asked_for() -> None:
+    method = GLICO(dimension=8, width=4, drawing=3, recipe=Recipe(batch_size=4))
+    one = Task(("bee",), blobs(1).of(("bee",)))
+    assert len(enriched(one, 3, classifier(), method).train) == 1
+    assert len(enriched(one, 3, classifier(), method, least=1).train) == 4
+    known = blobs(2).subset(torch.arange(5))  # two, two, one
+    found = enriched(Task(known.classes, known), 3, classifier(), method)
+    assert torch.equal(torch.bincount(found.train.labels), torch.tensor([5, 5, 1]))
 
 
 # -- the page -------------------------------------------------------------------------------------------------------

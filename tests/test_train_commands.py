@@ -127,6 +127,9 @@ def test_photos_are_enriched_before_the_extension(place: Path) -> None:
         done("extend", place / "base", place / "new", "--out", place / "g", "--enrich", 4, "--set", "views=2")
     assert len(seen[0].train) == 6 + 2 * 4
     assert classgraft.load(place / "g").history[-1]["enriched"] == 4
+    words = ("--shots", 1, "--enrich", 4, "--set", "views=2")
+    ran = run("extend", place / "base", place / "new", "--out", place / "g1", *words)
+    assert (ran.code, ran.err.count("Of 2 classes, such as 'cyan', there is one photo")) == (0, 1)
 
 
 def test_a_page_shows_what_lies_between_the_photos(place: Path) -> None:

@@ -58,7 +58,7 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
         unlabelled: pictures whose class nobody knows. A method that looks at such pictures itself (``mas``: at ones of
             the old classes) is given them; for any other, those that the grown model surely takes for one of the new
             classes count as photos of it, and the extension is done again.
-        enrich: pictures to make of each class first, between its photos (``glico``; 0).
+        enrich: pictures to make of each class first, between its photos (``glico``; 0); none of a class with one photo.
         strict: the first corrupt image is an error (it is skipped and counted).
         mean, std, size, resize, stretched, head: as in ``import_model``, for a network.
     """
@@ -131,6 +131,11 @@ def _extend_bundle(
     decoded = time.perf_counter()
     task = Task(photos.classes, photos, free)
     if enrich:
+        if alone := [name for k, name in enumerate(photos.classes) if int((photos.labels == k).sum()) == 1]:
+            warn(
+                f"Of {_counted(len(alone), 'class', 'es')}, such as '{alone[0]}', there is one photo and nothing between it and"
+                " another: no pictures are made; give two or more."
+            )
         task = enriched(task, enrich, bundle.model, catalogue.trainer("glico", {"seed": seed}))  # type: ignore[arg-type]
     grown, shown = extender.extend(bundle.model, memory, task), len(task.train)
     if free is not None and not extender.unlabelled:

@@ -111,15 +111,18 @@ class TransductiveGLICO(Enrichment, SelfTrainer):
         return self.taught(student, known, self.learnt(model, joined(known, free), len(student.classes)))
 
 
-def enriched(task: Task, count: int, model: Classifier, method: GLICO = GLICO()) -> Task:
+def enriched(task: Task, count: int, model: Classifier, method: GLICO = GLICO(), least: int = 2) -> Task:
     """The task with ``count`` more pictures of each of its classes, made between those that it has.
 
-    The model's body compares pictures, where it is trained; its classes play no part.
+    The model's body compares pictures, where it is trained; its classes play no part. Of a class with fewer than ``least``
+    images none are made: those of an only image are that image drawn again, and worse.
     """
     images = task.train.of(task.classes)
-    latent = method.learnt(model, images, len(task.classes))
     own = [torch.nonzero(images.labels == k)[:, 0] for k in range(len(task.classes))]
-    index = torch.cat([place.repeat(-(-count // len(place)))[:count] for place in own if len(place)])
+    several = [place.repeat(-(-count // len(place)))[:count] for place in own if len(place) >= max(1, least)]
+    if not several:
+        return replace(task, train=images)
+    latent, index = method.learnt(model, images, len(task.classes)), torch.cat(several)
     random = torch.Generator().manual_seed(method.recipe.seed)
     draws = torch.rand(len(index), 2, generator=random)
     made = [
