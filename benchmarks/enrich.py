@@ -191,6 +191,7 @@ def chosen_of(done: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--development", action="store_true")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="of the draws")
     parser.add_argument("--only", default="", help="rows whose names begin so, such as unlabelled")
     parser.add_argument("--short", action="store_true", help="few photos and steps, nothing is written")
     given = parser.parse_args()
@@ -215,8 +216,9 @@ def main() -> None:
     if short:
         photos, others = (images.of(images.classes[:2]).shots(4, 0) for images in (photos, others))
     n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
+    seeds = [int(word) for word in given.seeds.split(",")][: 1 if short else None]
     for shots in SHOTS[: 1 if short else None]:
-        for seed in SEEDS[: 1 if short else None]:
+        for seed in seeds:
             draw: Draw | None = None
             for word, task_of in rows(chosen).items():
                 key = {"name": word, "shots": shots, "seed": seed}
