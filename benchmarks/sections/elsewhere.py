@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from sections.writing import basis, gains, grid, of_parts, over, verdict
@@ -109,6 +110,10 @@ EARLIER = {"+ pixel": "plain", "+ pair": "+ pixel", "+ holistic": "+ pair"}
 """What each row of CamVid's has a term more than."""
 
 
+LONGER = ", a longer teacher"
+"""Rows of faces.py that are compared among themselves."""
+
+
 def faces(found: dict[str, Any]) -> str:
     """Filled by benchmarks/faces.py."""
     if "faces" not in found:
@@ -120,13 +125,14 @@ def faces(found: dict[str, Any]) -> str:
     for part, title in titles.items():
         rows, lines = [row for row in result["rows"] if row["part"] == part], []
         against = {"experts": "annotations alone", "data": "one look", "video": "pose alone"}[part]
-        differences = dict[str, str]()
+        differences = defaultdict[str, dict[str, str]](dict)
         for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
             draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
             tested = [row["test"] for row in draws]
-            ours, rivals = (tested_by(rows, one, "times", times) for one in (name, against))
-            gain = "" if name == against or not rivals else gains(ours, rivals, "all")
-            differences[name + f", {times} x" * (times > 0)] = gain
+            rival = against + LONGER * name.endswith(LONGER)
+            ours, rivals = (tested_by(rows, one, "times", times) for one in (name, rival))
+            gain = "" if name == rival or not rivals else gains(ours, rivals, "all")
+            differences[rival][name + f", {times} x" * (times > 0)] = gain
             if part == "experts":
                 more = [*(over(tested, region) for region in regions), gain, over(draws, "kept")]
             elif part == "data":
@@ -143,8 +149,9 @@ def faces(found: dict[str, Any]) -> str:
                           "kept"]}[part]  # fmt: skip
         if lines:
             sections.append(f"### {title}\n\n{words[part]}\n\n{grid([*head, 'seeds'], lines)}")
-            if said := verdict(against, differences):
-                sections.append(f"By the error of all points {said}.")
+            for rival, each in differences.items():
+                if said := verdict(rival, each):
+                    sections.append(f"By the error of all points {said}.")
         heard = [row["kept"] for row in rows if row["name"] in ("and both", "pose and motion")]
         if heard:
             share, what = sum(heard) / len(heard), "frames" if part == "video" else "points that nobody annotated"
