@@ -83,6 +83,10 @@ RATIO = 2
 ALONE = 100
 """Annotated faces a step where there are no others, about as many as of both kinds where there are."""
 SIZES = (0.9, 1.0, 1.1)
+LOOKS: dict[str, dict[str, Any]] = {
+    "one look": {"scales": [1.0], "mirrored": False},
+    "six looks": {"scales": list(SIZES), "mirrored": True},
+}
 SAME = ("part", "name", "times", "seed")
 LONG_TEACHER = ", a longer teacher"
 LONGER = "annotations alone, three times as long"
@@ -130,10 +134,8 @@ def cells() -> Iterator[Cell]:
     yield Cell("data", "the teacher")
     for times in (1, 2, 3, 4):
         yield Cell("data", "annotated faces alone", times)
-        yield Cell("data", "one look", times, {"scales": [1.0], "mirrored": False})
-        yield Cell("data", "six looks", times, {"scales": list(SIZES), "mirrored": True})
-        yield Cell("data", f"one look{LONG_TEACHER}", times, {"scales": [1.0], "mirrored": False})
-        yield Cell("data", f"six looks{LONG_TEACHER}", times, {"scales": list(SIZES), "mirrored": True})
+        for teacher in ("", LONG_TEACHER):
+            yield from (Cell("data", name + teacher, times, looks) for name, looks in LOOKS.items())
     yield Cell("video", "the teacher, one frame")
     yield Cell("video", "true points", settings={"motion": 1.0})
     yield Cell("video", "pose alone", settings={"motion": 0.0})
@@ -283,16 +285,17 @@ def by_experts(cell: Cell, seed: int, short: bool) -> tuple[Locator, dict[str, A
     return found, {"kept": 100 * float(method.told(master, given).annotated[missing].double().mean())}
 
 
-def master(cell: Cell, seed: int, short: bool) -> Locator:
+def master(name: str, seed: int, short: bool) -> Locator:
     """The teacher of a row with unlabelled faces."""
-    return of_few(seed, 4, short, ALONE) if cell.name.endswith(LONG_TEACHER) else the_teacher(seed, short)
+    return of_few(seed, 4, short, ALONE) if name.endswith(LONG_TEACHER) else the_teacher(seed, short)
 
 
-def labels(cell: Cell, seed: int, short: bool) -> float:
+@cache
+def labels(name: str, seed: int, short: bool) -> float:
     """Error of what the teacher says of the unlabelled faces, looking as the row does."""
     _, free = divided(seed, short)
-    method: Any = selftrainer("data-distillation-keypoints", cell.settings)
-    said = method.distilled(master(cell, seed, short), Images(free.pixels, free.labels, (), PREPARATION), 1.0)
+    method: Any = selftrainer("data-distillation-keypoints", LOOKS[name.removesuffix(LONG_TEACHER)])
+    said = method.distilled(master(name, seed, short), Images(free.pixels, free.labels, (), PREPARATION), 1.0)
     return 100 * point_errors(said.points, free.points, free.annotated, NAMES).mean
 
 
@@ -307,9 +310,9 @@ def by_data(cell: Cell, seed: int, short: bool) -> tuple[Locator, dict[str, Any]
     bare = Images(free.pixels, free.labels, (), PREPARATION)
     found: Locator = stored(
         f"{cell.name}-{cell.times}-{seed}", fresh(seed),
-        lambda: method.train(master(cell, seed, short), fresh(seed), labelled, bare), short, method,
+        lambda: method.train(master(cell.name, seed, short), fresh(seed), labelled, bare), short, method,
     )  # fmt: skip
-    return found, {"labels": labels(cell, seed, short)}
+    return found, {"labels": labels(cell.name, seed, short)}
 
 
 def by_video(cell: Cell, seed: int, short: bool) -> tuple[Locator | Watcher, dict[str, Any]]:

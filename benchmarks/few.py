@@ -1,7 +1,7 @@
 """Few labelled images and nothing else: GLICO, AutoAugment and others beside a tuned baseline.
 
     python benchmarks/few.py                     # CIFAR-10 from scratch: six hours of a core
-    python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body: three hours of a core
+    python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body: some three hours, reckoned
     python benchmarks/few.py --pictures          # what is drawn alone: ten minutes
     python benchmarks/few.py --short             # does it run at all
 

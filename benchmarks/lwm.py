@@ -1,6 +1,6 @@
 """LwM against LwF: accuracies and how far attention drifts, over the weight of attention, 0 included.
 
-    python benchmarks/lwm.py                  # every cell and three seeds: two hours of a core
+    python benchmarks/lwm.py                  # every cell and three seeds: some two hours of a core, reckoned
     python benchmarks/lwm.py --seeds 0
     python benchmarks/lwm.py --short          # does it run at all
 

@@ -1,6 +1,6 @@
 """Piggyback beside head-only and full fine-tuning; channel gating: accuracy and capacity used over the sparsity weight.
 
-    python benchmarks/masks.py                     # every part and three seeds: four hours of a core
+    python benchmarks/masks.py                     # every part and three seeds: some four hours of a core, reckoned
     python benchmarks/masks.py --only gates --seeds 0
     python benchmarks/masks.py --short             # does it run at all
 

@@ -1,6 +1,6 @@
 """A trained body on other classes: from scratch, its features, fine-tuning, and the head first (LP-FT).
 
-    python benchmarks/transfer.py                # three hours of a core
+    python benchmarks/transfer.py                # some three hours of a core, reckoned
     python benchmarks/transfer.py --shots 500    # half of it
     python benchmarks/transfer.py --short        # does it run at all
 

@@ -1,6 +1,6 @@
 """A hundred or a thousand labels beside thousands of images without: self-training and its controls.
 
-    python benchmarks/unlabelled.py                  # MNIST and CIFAR-10: two and a half hours of a core each
+    python benchmarks/unlabelled.py                  # MNIST and CIFAR-10: some two and a half hours of a core each, reckoned
     python benchmarks/unlabelled.py --only mnist --seeds 0
     python benchmarks/unlabelled.py --short          # does it run at all
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from classgraft import api, teaching
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
-from classgraft.models.cifar_resnet import CifarResNet
+from classgraft.models.cifar_resnet import build
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.preparation import Preparation
 from classgraft.selftrainers.fixmatch import FixMatch
@@ -116,7 +116,7 @@ def rows_of(of: str, recipe: Recipe) -> dict[str, Row]:
 def upright(classes: tuple[str, ...]) -> Classifier:
     """ResNet-8 whose head sees the means of four by four parts: digits stand upright in the middle, and a mean over all
     places forgets where a stroke was (a hundred labels: half of the digits right, where the nearest neighbour has 72 %)."""
-    net = CifarResNet((1, 1, 1), (16, 32, 64), projection=False, num_classes=len(classes))
+    net = build("resnet8", len(classes))
     stages = [net.conv1, net.bn1, nn.ReLU(), *(part for name, part in net.named_children() if name.startswith("layer"))]
     stages += [nn.AdaptiveAvgPool2d(4), nn.Flatten()]
     return Classifier(nn.Sequential(*stages), Head([nn.Linear(4 * 4 * net.num_features, len(classes))]), classes)

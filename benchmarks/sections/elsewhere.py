@@ -110,7 +110,7 @@ EARLIER = {"+ pixel": "plain", "+ pair": "+ pixel", "+ holistic": "+ pair"}
 """What each row of CamVid's has a term more than."""
 
 
-LONGER = ", a longer teacher"
+LONG_TEACHER = ", a longer teacher"
 """Rows of faces.py that are compared among themselves."""
 
 
@@ -129,7 +129,7 @@ def faces(found: dict[str, Any]) -> str:
         for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
             draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
             tested = [row["test"] for row in draws]
-            rival = against + LONGER * name.endswith(LONGER)
+            rival = against + LONG_TEACHER * name.endswith(LONG_TEACHER)
             ours, rivals = (tested_by(rows, one, "times", times) for one in (name, rival))
             gain = "" if name == rival or not rivals else gains(ours, rivals, "all")
             differences[rival][name + f", {times} x" * (times > 0)] = gain
@@ -151,7 +151,8 @@ def faces(found: dict[str, Any]) -> str:
             sections.append(f"### {title}\n\n{words[part]}\n\n{grid([*head, 'seeds'], lines)}")
             for rival, each in differences.items():
                 if said := verdict(rival, each):
-                    sections.append(f"By the error of all points {said}.")
+                    of = "Of a longer teacher, by" if rival.endswith(LONG_TEACHER) else "By"
+                    sections.append(f"{of} the error of all points {said}.")
         heard = [row["kept"] for row in rows if row["name"] in ("and both", "pose and motion")]
         if heard:
             share, what = sum(heard) / len(heard), "frames" if part == "video" else "points that nobody annotated"

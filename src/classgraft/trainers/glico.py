@@ -115,11 +115,11 @@ def enriched(task: Task, count: int, model: Classifier, method: GLICO = GLICO(),
     """The task with ``count`` more pictures of each of its classes, made between those that it has.
 
     The model's body compares pictures, where it is trained; its classes play no part. Of a class with fewer than ``least``
-    images none are made: those of an only image are that image drawn again, and worse.
+    (1 at least) images none are made: those of an only image are that image drawn again, and worse.
     """
     images = task.train.of(task.classes)
     own = [torch.nonzero(images.labels == k)[:, 0] for k in range(len(task.classes))]
-    several = [place.repeat(-(-count // len(place)))[:count] for place in own if len(place) >= max(1, least)]
+    several = [place.repeat(-(-count // len(place)))[:count] for place in own if len(place) >= least]
     if not several:
         return replace(task, train=images)
     latent, index = method.learnt(model, images, len(task.classes)), torch.cat(several)
