@@ -5,14 +5,14 @@
     python benchmarks/enrich.py --only unlabelled    those rows alone, without a generator: ten minutes
     python benchmarks/enrich.py --short          does it run at all
 
-Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or 20
-pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that photo
-drawn again, and ``extend --enrich`` makes none. Its generator takes 600 steps, where ``extend --enrich`` takes 2,000: those
-would be half an hour a draw. Copies: as many copies of the photos (control). Unlabelled: the training photos that were not
-drawn, without their labels; those that the grown model is surely right about become photos of its new classes; among
-others: beside as many flowers of ten kinds that no class stands for (``flowers_dev``), which may be taken for new classes
-too; shuffled: their names dealt out anew among them (control); all named: with their true labels (ceiling). How many
-pictures and how sure is chosen on the development flowers by harmonic mean.
+Ten flowers on the ImageNet MobileNetV2 by ``glne``, without an ImageNet image; three draws. Enriched: GLICO makes 5 or
+20 pictures of each class between its photos; of one photo there is no other to go to, so that its pictures are that
+photo drawn again, and ``extend --enrich`` makes none. Its generator is that of ``extend --enrich``. Copies: as many
+copies of the photos (control). Unlabelled: the training photos that were not drawn, without their labels; those that
+the grown model is surely right about become photos of its new classes; among others: beside as many flowers of ten
+kinds that no class stands for (``flowers_dev``), which may be taken for new classes too; shuffled: their names dealt
+out anew among them (control); all named: with their true labels (ceiling). How many pictures and how sure is chosen on
+the development flowers by harmonic mean.
 
 A cell that is in the results is not run again. Of the first draw of the final run a sheet of pictures is left under docs/:
 photos of five classes, then what was made between them.
@@ -41,15 +41,12 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.data.sources import load, open_source
 from classgraft.models.classifier import Classifier
 from classgraft.selftrainers.pseudo_labels import named
-from classgraft.trainers.glico import GLICO, enriched
+from classgraft.trainers.glico import ENRICHING, enriched
 from classgraft.training.engine import device
 from classgraft.training.progress import show_progress
-from classgraft.training.recipe import Recipe
 
 SHOTS, SEEDS = (1, 5), (0, 1, 2)
 PICTURES, SURE = (5, 20), (0.5, 0.8, 0.95)
-DRAWING = 600
-"""Steps of the generator."""
 KEPT = ("old before", "old", "new", "harmonic", "best", "regret", "area")
 
 
@@ -98,8 +95,8 @@ class Draw:
     def pictures(self, count: int) -> Task:
         """Of the greatest number that is made of each class, the first ``count``: the generator is learnt once."""
         if self.made is None:
-            recipe = Recipe(batch_size=32, seed=self.seed)
-            method = GLICO(drawing=self.drawing, recipe=recipe)
+            recipe = replace(ENRICHING.recipe, seed=self.seed)
+            method = replace(ENRICHING, drawing=self.drawing, recipe=recipe)
             show_progress(self.told)
             self.made = enriched(self.task, max(PICTURES), self.model, method, least=1)
         first, classes = len(self.task.train), torch.arange(len(self.task.classes))[:, None]
@@ -215,7 +212,7 @@ def main() -> None:
     )
     if short:
         photos, others = (images.of(images.classes[:2]).shots(4, 0) for images in (photos, others))
-    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
+    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": ENRICHING.drawing}
     seeds = [int(word) for word in given.seeds.split(",")][: 1 if short else None]
     for shots in SHOTS[: 1 if short else None]:
         for seed in seeds:
@@ -224,7 +221,7 @@ def main() -> None:
                 key = {"name": word, "shots": shots, "seed": seed}
                 if not word.startswith(given.only) or any(key.items() <= row.items() for row in done(name)):
                     continue
-                draw = draw or Draw(model, photos, others, shots, seed, 2 if short else DRAWING)
+                draw = draw or Draw(model, photos, others, shots, seed, 2 if short else ENRICHING.drawing)
                 started = time.perf_counter()
                 task = task_of(draw)
                 grown = extender("glne", {"seed": seed}).extend(model, None, task).cpu()
