@@ -454,6 +454,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", choices=["experts", "data", "video", "all"], default="all")
+    parser.add_argument("--times", type=int, nargs="+", default=range(5), help="the schedule, of data; 0: the teacher")
     parser.add_argument("--short", action="store_true", help="few faces and one epoch, nothing is written")
     given = parser.parse_args()
     todo = {
@@ -461,6 +462,7 @@ def main() -> None:
         for seed in [int(word) for word in given.seeds.split(",")][: 1 if given.short else None]
         for cell in cells()
         if given.only in (cell.part, "all")
+        and cell.times in given.times
         and not (seed and cell.name in ONCE)
         and not (given.short and cell.times > 1)
     }
