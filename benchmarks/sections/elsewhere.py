@@ -112,6 +112,8 @@ EARLIER = {"+ pixel": "plain", "+ pair": "+ pixel", "+ holistic": "+ pair"}
 
 LONG_TEACHER = ", a longer teacher"
 """Rows of faces.py that are compared among themselves."""
+FEW = "annotated faces alone"
+"""What they are all compared with."""
 
 
 def faces(found: dict[str, Any]) -> str:
@@ -132,12 +134,15 @@ def faces(found: dict[str, Any]) -> str:
             rival = against + LONG_TEACHER * name.endswith(LONG_TEACHER)
             ours, rivals = (tested_by(rows, one, "times", times) for one in (name, rival))
             gain = "" if name == rival or not rivals else gains(ours, rivals, "all")
-            differences[rival][name + f", {times} x" * (times > 0)] = gain
+            row = name + f", {times} x" * (times > 0)
+            if name != FEW:
+                differences[rival][row] = gain
             if part == "experts":
                 more = [*(over(tested, region) for region in regions), gain, over(draws, "kept")]
             elif part == "data":
-                alone = tested_by(rows, "annotated faces alone", "times", times)
+                alone = tested_by(rows, FEW, "times", times)
                 on_alone = "" if not times or ours == alone else gains(ours, alone, "all")
+                differences[FEW][row] = on_alone
                 more = [str(times or ""), over(tested, "all"), on_alone, gain, over(draws, "labels")]
             else:
                 worse = [over([row[kind] for row in draws], "all") for kind in ("blurred", "occluded")]
