@@ -41,10 +41,12 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.data.sources import load, open_source
 from classgraft.models.classifier import Classifier
 from classgraft.selftrainers.pseudo_labels import named
-from classgraft.trainers.glico import ENRICHING, enriched
+from classgraft.trainers.glico import enriched, enriching
 from classgraft.training.engine import device
 from classgraft.training.progress import show_progress
 
+DRAWING = enriching(0).drawing
+"""Steps of the generator."""
 SHOTS, SEEDS = (1, 5), (0, 1, 2)
 PICTURES, SURE = (5, 20), (0.5, 0.8, 0.95)
 KEPT = ("old before", "old", "new", "harmonic", "best", "regret", "area")
@@ -95,8 +97,7 @@ class Draw:
     def pictures(self, count: int) -> Task:
         """Of the greatest number that is made of each class, the first ``count``: the generator is learnt once."""
         if self.made is None:
-            recipe = replace(ENRICHING.recipe, seed=self.seed)
-            method = replace(ENRICHING, drawing=self.drawing, recipe=recipe)
+            method = replace(enriching(self.seed), drawing=self.drawing)
             show_progress(self.told)
             self.made = enriched(self.task, max(PICTURES), self.model, method, least=1)
         first, classes = len(self.task.train), torch.arange(len(self.task.classes))[:, None]
@@ -212,7 +213,7 @@ def main() -> None:
     )
     if short:
         photos, others = (images.of(images.classes[:2]).shots(4, 0) for images in (photos, others))
-    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": ENRICHING.drawing}
+    n = {"new": len(test["new"][1]), "old": len([*test.values()][1][1]), "drawing": DRAWING}
     seeds = [int(word) for word in given.seeds.split(",")][: 1 if short else None]
     for shots in SHOTS[: 1 if short else None]:
         for seed in seeds:
@@ -221,7 +222,7 @@ def main() -> None:
                 key = {"name": word, "shots": shots, "seed": seed}
                 if not word.startswith(given.only) or any(key.items() <= row.items() for row in done(name)):
                     continue
-                draw = draw or Draw(model, photos, others, shots, seed, 2 if short else ENRICHING.drawing)
+                draw = draw or Draw(model, photos, others, shots, seed, 2 if short else DRAWING)
                 started = time.perf_counter()
                 task = task_of(draw)
                 grown = extender("glne", {"seed": seed}).extend(model, None, task).cpu()

@@ -454,7 +454,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", choices=["experts", "data", "video", "all"], default="all")
-    parser.add_argument("--times", type=int, nargs="+", default=range(5), help="the schedule, of data; 0: the teacher")
+    parser.add_argument(
+        "--times", type=int, nargs="+", default=range(5), help="of data: its schedule; 0: all that has none"
+    )
     parser.add_argument("--short", action="store_true", help="few faces and one epoch, nothing is written")
     given = parser.parse_args()
     todo = {

@@ -452,7 +452,7 @@ def test_new_things_are_found_from_few_images_and_old_ones_still() -> None:
     found_scores = detectors.evaluate(detectors.extend(trained(), few(16), method=FEW), test)
     control = detectors.evaluate(detectors.extend(trained(), shuffled(few(16)), method=FEW), test)
     assert found_scores["new"] > 0.2
-    assert found_scores["old"] > before - 0.3
+    assert found_scores["old"] > before - 0.2
     assert control["new"] < found_scores["new"] - 0.15
 
 

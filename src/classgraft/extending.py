@@ -26,7 +26,7 @@ from classgraft.looking import Pictures, Sources, images_of, in_memory, known_im
 from classgraft.models.classifier import Classifier
 from classgraft.models.detector import Detector
 from classgraft.selftrainers.pseudo_labels import named
-from classgraft.trainers.glico import ENRICHING, enriched
+from classgraft.trainers.glico import enriched, enriching
 from classgraft.training.importance import Importance
 from classgraft.training.journal import hangs_on, open_journal
 from classgraft.verbs import Extender
@@ -136,8 +136,7 @@ def _extend_bundle(
                 f"Of {_counted(len(alone), 'class', 'es')}, such as '{alone[0]}', there is one photo and nothing between it and"
                 " another: no pictures are made; give two or more."
             )
-        recipe = dataclasses.replace(ENRICHING.recipe, seed=seed)
-        task = enriched(task, enrich, bundle.model, dataclasses.replace(ENRICHING, recipe=recipe))
+        task = enriched(task, enrich, bundle.model, enriching(seed))
     grown, shown = extender.extend(bundle.model, memory, task), len(task.train)
     if free is not None and not extender.unlabelled:
         task = named(task, grown)

@@ -111,11 +111,12 @@ class TransductiveGLICO(Enrichment, SelfTrainer):
         return self.taught(student, known, self.learnt(model, joined(known, free), len(student.classes)))
 
 
-ENRICHING = GLICO(drawing=600, recipe=Recipe(batch_size=32))
-"""How a task is enriched: a generator that takes minutes, for pictures of a pretrained network's size."""
+def enriching(seed: int) -> GLICO:
+    """How ``extend`` enriches a task: with a generator that takes minutes at a pretrained network's size."""
+    return GLICO(drawing=600, recipe=Recipe(batch_size=32, seed=seed))
 
 
-def enriched(task: Task, count: int, model: Classifier, method: GLICO = ENRICHING, least: int = 2) -> Task:
+def enriched(task: Task, count: int, model: Classifier, method: GLICO, least: int = 2) -> Task:
     """The task with ``count`` more pictures of each of its classes, made between those that it has.
 
     The model's body compares pictures, where it is trained; its classes play no part. Of a class with fewer than ``least``
