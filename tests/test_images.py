@@ -145,7 +145,11 @@ def test_of_keeps_these_classes_and_numbers_them_anew(classes: tuple[str, ...]) 
 def test_of_takes_names_of_which_there_is_no_image() -> None:
     part = drawn().of(("bee", "yak", "ant"))
     assert part.classes == ("bee", "yak", "ant")
-    assert torch.bincount(part.labels, minlength=3).tolist() == [3, 0, 5]
+    assert part.counts == {"bee": 3, "yak": 0, "ant": 5}
+
+
+def test_images_without_labels_are_counted_in_no_class() -> None:
+    assert replace(drawn(), labels=torch.zeros(12, dtype=torch.int64), classes=()).counts == {}
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])

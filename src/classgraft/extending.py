@@ -131,7 +131,7 @@ def _extend_bundle(
     decoded = time.perf_counter()
     task = Task(photos.classes, photos, free)
     if enrich:
-        if alone := [name for k, name in enumerate(photos.classes) if int((photos.labels == k).sum()) == 1]:
+        if alone := [name for name, count in photos.counts.items() if count == 1]:
             warn(
                 f"Of {_counted(len(alone), 'class', 'es')}, such as '{alone[0]}', there is one photo and nothing between it and"
                 " another: no pictures are made; give two or more."
@@ -172,8 +172,7 @@ def _seeded(method: str, settings: Mapping[str, Any], seed: int) -> Extender:
 
 
 def _drawn(photos: Images, shots: int, seed: int, warn: Callable[[str], None]) -> Images:
-    for k, name in enumerate(photos.classes):
-        count = int((photos.labels == k).sum())
+    for name, count in photos.counts.items():
         if count < shots:
             warn(f"The class '{name}' has {count} photos, fewer than the {shots} asked for; all are used.")
     return photos.shots(shots, seed)

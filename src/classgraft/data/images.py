@@ -113,6 +113,11 @@ class Images:
         hashed.update(self.labels.cpu().contiguous().numpy().data)
         return hashed.hexdigest()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images there are of each class; empty where nothing is labelled."""
+        return dict(zip(self.classes, torch.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=False))
+
     def subset(self, index: Tensor) -> Images:
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
         return replace(self, pixels=rows_of(self.pixels, index), labels=self.labels[index], names=names)

@@ -180,7 +180,5 @@ class Stream:
     @property
     def length(self) -> int:
         """Training images of all steps; those that few shots leave out are counted."""
-        count = torch.bincount(self.train.labels, minlength=len(self.train.classes)).tolist()
-        own = dict(zip(self.train.classes, count, strict=True))
-        groups = self.protocol.groups(ordered(self.train.classes, self.order))
+        groups, own = self.protocol.groups(ordered(self.train.classes, self.order)), self.train.counts
         return sum(own[name] for group in groups for name in group)

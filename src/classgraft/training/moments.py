@@ -103,11 +103,7 @@ def seen(model: Classifier, task: Task) -> tuple[Tensor, Tensor, tuple[str, ...]
     """
     names = tuple(dict.fromkeys(task.classes))
     images = task.train.of(names)
-    empty = [
-        name
-        for name, count in zip(names, torch.bincount(images.labels, minlength=len(names)), strict=True)
-        if not count
-    ]
+    empty = [name for name, count in images.counts.items() if not count]
     if empty:
         raise InputError(f"The class '{empty[0]}' has no photo; give one at least.")
     # the body, not the classifier, is asked: its answers are remembered whatever head comes next
