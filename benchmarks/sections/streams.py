@@ -10,7 +10,7 @@ import torch
 
 from classgraft.metrics.intervals import student_interval
 from classgraft.metrics.tradeoff import frontier, unreached
-from sections.writing import basis, gains, grid, over, processors
+from sections.writing import basis, gains, grid, over, processors, verdict
 
 WAYS = {"flowers": "The ImageNet MobileNetV2 learns ten flowers", "mnist": "A CIFAR-10 ResNet-56 learns MNIST"}
 
@@ -102,6 +102,7 @@ def stream(found: dict[str, Any]) -> str:
         " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
         f" beside one or two other jobs.{spread}",
         grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "on", "seeds"], learners),
+        *beside_exemplars(result["rows"]),
     ]
     if any(method.startswith("der") for method, *_ in sized):
         parts += [
@@ -111,6 +112,33 @@ def stream(found: dict[str, Any]) -> str:
             grid(["method", *keys, "thousand parameters", "model and memory, MiB", "seeds"], sized),
         ]
     return "\n\n".join([*parts, basis(result)])
+
+
+def beside_exemplars(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Differences from plain exemplars at the same seed, of what was run at more than one."""
+    of_method: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        shown = {"seed": row["seed"], **{key: 100 * row[key] for key in ("average", "last")}}
+        of_method.setdefault(row["method"], []).append(shown)
+    plain = of_method.pop("exemplars", [])
+    seeds = {row["seed"] for row in plain}
+    shared = {
+        method: own
+        for method, draws in of_method.items()
+        if len(own := [row for row in draws if row["seed"] in seeds]) > 1
+    }
+    if not shared:
+        return []
+    less = {method: {key: gains(draws, plain, key) for key in ("average", "last")} for method, draws in shared.items()}
+    told = " ".join(
+        f"{key.capitalize()}: {verdict('exemplars', {method: own[key] for method, own in less.items()})}."
+        for key in ("average", "last")
+    )
+    lines = [[method, own["average"], own["last"], str(len(shared[method]))] for method, own in less.items()]
+    return [
+        f"### Beside exemplars\n\nDifferences from plain training on new images and exemplars, paired by seed. {told}",
+        grid(["method", "average", "last", "seeds"], lines),
+    ]
 
 
 def leaders(found: dict[str, Any]) -> str:
