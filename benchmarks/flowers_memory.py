@@ -21,6 +21,7 @@ from record import RESULTS, data, write
 from classgraft import api
 from classgraft.data.images import Images
 from classgraft.data.sources import load, open_source
+from classgraft.training.answers import forget
 
 DRAWS = {1: 3, 5: 3, 20: 1}
 WITHOUT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,6 +80,7 @@ def main() -> None:
             for seed in range(count):
                 if any((c["name"], c["shots"], c["seed"]) == (name, shots, seed) for c in cells):
                     continue
+                forget()  # a row's seconds are its own, whatever ran before it
                 started = time.perf_counter()
                 grown = api.extend(
                     base,

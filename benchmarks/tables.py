@@ -69,7 +69,7 @@ HEAD = """# Results
 
 Made by `python benchmarks/tables.py` from the files under `benchmarks/results/`, each of which says what it was obtained
 on. Accuracies in per cent, over images, in the joint label space of old and new classes; ± is the half-width of the 95 %
-interval over draws of the photos (Student's t). No choice was made on a test image.
+interval over draws of the photos (Student's t). No choice was made on a test image but where a section says so.
 
 Networks in tables of before 2026-11-29, and those of "Smaller students", were trained with an epoch's last batch as small as
 what was left over, which moves accuracy where that is a few images (either way, see CHANGELOG);

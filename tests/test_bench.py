@@ -121,6 +121,13 @@ def test_a_stream_off_b0_10_gives_every_number(tmp_path: Path) -> None:
         assert all(row[t] is not None for t, row in enumerate(line["matrix"]))
 
 
+def test_a_cell_that_strays_measured_at_one_seed_alone_has_no_mean_on_the_page(tmp_path: Path) -> None:
+    blurry = {"protocol": Equal(2, 2, 6, blur=0.1), "seeds": (4, 0)}
+    one, other = bench(["imprint"], tmp_path / "o", **blurry)["methods"]["imprint"]
+    assert (one["matrix"][0][1] is None, other["matrix"][0][1] is None) == (False, True)
+    assert (tmp_path / "o" / "report.html").exists()
+
+
 def test_forward_transfer_is_measured_where_the_classes_are_known_already(tmp_path: Path) -> None:
     (line,) = bench(["joint"], tmp_path / "o", protocol=Domains("rotated", 3))["methods"]["joint"]
     assert line["matrix"][0][1] is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sections.writing import basis, gains, grid, of_parts, over, verdict
+from sections.writing import above, basis, grid, of_parts, over, spread, verdict
 
 Rows = list[dict[str, Any]]
 
@@ -24,6 +24,10 @@ def by_base(draws: Rows) -> Rows:
             for seed, own in seeds.items()]  # fmt: skip
 
 
+def where_any(differences: list[float]) -> str:
+    return spread(differences) if differences else ""
+
+
 def cells(found: dict[str, Any]) -> str:
     """Filled by benchmarks/bccd.py."""
     if "bccd" not in found:
@@ -33,17 +37,18 @@ def cells(found: dict[str, Any]) -> str:
     looked = ("train", "held out", "test")
     students = [row for row in result["rows"] if row["part"] == "distill"]
     if students:
-        lines, differences = [], dict[str, dict[str, str]]()
+        lines, differences = [], dict[str, dict[str, list[float]]]()
         for name in dict.fromkeys(row["name"] for row in students):
             draws = [row for row in students if row["name"] == name]
             values = [over([row[part] for row in draws], "all") for part in looked]
             ours, plain = ([{"seed": row["seed"], **{part: row[part]["all"] for part in looked}} for row in rows]
                            for rows in (draws, [row for row in students if row["name"] == "labels alone"]))  # fmt: skip
             bare = name in ("the teacher", "labels alone")
-            gain = ["" if bare else gains(ours, plain, part) for part in ("train", "test")]
+            gain = {part: above(ours, plain, part) for part in ("train", "test")}
             if not bare:
-                differences[name] = dict(zip(("train", "test"), gain, strict=True))
-            lines.append([name, f"{draws[0]['parameters']:,}", *values, *gain, str(len(draws))])
+                differences[name] = gain
+            shown = [*values, *("" if bare else spread(values) for values in gain.values())]
+            lines.append([name, f"{draws[0]['parameters']:,}", *shown, str(len(draws))])
         against = ["train, over labels alone", "test, over labels alone"]
         head = ["student learns from", "parameters", *looked, *against, "seeds"]
         said = [f"On {part} {verdict('labels alone', {name: own[part] for name, own in differences.items()})}."
@@ -77,17 +82,17 @@ def streets(found: dict[str, Any]) -> str:
     """Filled by benchmarks/camvid.py."""
     if "camvid" not in found:
         return ""
-    result, lines, terms, differences = found["camvid"], [], [], dict[str, str]()
+    result, lines, terms, differences = found["camvid"], [], [], dict[str, list[float]]()
     of: dict[tuple[str, str], Rows] = {}
     for row in result["rows"]:
         of.setdefault((row["student"], row["method"]), []).append(row)
     for (student, method), draws in sorted(of.items(), key=lambda pair: pair[0][0]):
         size = f"{draws[0]['parameters']:,}"
         plain, earlier = (of.get((student, one), []) for one in ("plain", EARLIER.get(method, "")))
-        gain = "" if method in ("teacher", "plain") else gains(draws, plain, "test")
-        step = gains(draws, earlier, "test") if earlier else ""
+        gain = [] if method in ("teacher", "plain") else above(draws, plain, "test")
+        step = spread(above(draws, earlier, "test")) if earlier else ""
         differences[f"{method}, {student}"] = gain
-        values = [over(draws, "train"), over(draws, "test"), gain, step, over(draws, "pixels")]
+        values = [over(draws, "train"), over(draws, "test"), where_any(gain), step, over(draws, "pixels")]
         lines.append([method, student, size, *values, str(len(draws))])
     widths = list(dict.fromkeys(student for student, _ in of if student))
     for method, before in EARLIER.items():
@@ -95,7 +100,7 @@ def streets(found: dict[str, Any]) -> str:
             ours, earlier = ([{**row, "seed": (width, row["seed"])} for width in widths for row in of[width, one]]
                              for one in (method, before))  # fmt: skip
             count = len({row["seed"] for row in ours} & {row["seed"] for row in earlier})
-            terms.append([method, before, gains(ours, earlier, "test"), str(count)])
+            terms.append([method, before, spread(above(ours, earlier, "test")), str(count)])
     head = ["method", "student", "parameters", "mIoU train", "mIoU test", "over plain", "over the row before"]
     tables = [grid([*head, "test pixels right", "seeds"], lines)]
     if said := verdict("plain", differences):
@@ -127,26 +132,32 @@ def faces(found: dict[str, Any]) -> str:
     for part, title in titles.items():
         rows, lines = [row for row in result["rows"] if row["part"] == part], []
         against = {"experts": "annotations alone", "data": "one look", "video": "pose alone"}[part]
-        differences = defaultdict[str, dict[str, str]](dict)
+        differences = defaultdict[str, dict[str, list[float]]](dict)
         for name, times in dict.fromkeys((row["name"], row["times"]) for row in rows):
             draws = [row for row in rows if (row["name"], row["times"]) == (name, times)]
             tested = [row["test"] for row in draws]
             rival = against + LONG_TEACHER * name.endswith(LONG_TEACHER)
             ours, rivals = (tested_by(rows, one, "times", times) for one in (name, rival))
-            gain = "" if name == rival or not rivals else gains(ours, rivals, "all")
+            gain = [] if name == rival else above(ours, rivals, "all")
             row = name + f", {times} x" * (times > 0)
             if name != FEW:
                 differences[rival][row] = gain
             if part == "experts":
-                more = [*(over(tested, region) for region in regions), gain, over(draws, "kept")]
+                more = [*(over(tested, region) for region in regions), where_any(gain), over(draws, "kept")]
             elif part == "data":
                 alone = tested_by(rows, FEW, "times", times)
-                on_alone = "" if not times or ours == alone else gains(ours, alone, "all")
+                on_alone = [] if not times or ours == alone else above(ours, alone, "all")
                 differences[FEW][row] = on_alone
-                more = [str(times or ""), over(tested, "all"), on_alone, gain, over(draws, "labels")]
+                less = [over(tested, "all"), where_any(on_alone), where_any(gain)]
+                more = [str(times or ""), *less, over(draws, "labels")]
             else:
                 worse = [over([row[kind] for row in draws], "all") for kind in ("blurred", "occluded")]
-                more = [over(tested, "all"), gain, *worse, *(over(draws, key) for key in ("motion", "places", "kept"))]
+                more = [
+                    over(tested, "all"),
+                    where_any(gain),
+                    *worse,
+                    *(over(draws, key) for key in ("motion", "places", "kept")),
+                ]
             lines.append([name, *more, str(len(draws))])
         head = {"experts": ["learns from", *regions, "over annotations alone", "kept"],
                 "data": ["learns from", "times the schedule", "error", "over annotated faces alone", "over one look", "labels"],

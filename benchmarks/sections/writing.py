@@ -15,27 +15,33 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def over(draws: Sequence[dict[str, Any]], key: str) -> str:
-    values = [draw[key] for draw in draws if key in draw]
+    return spread([draw[key] for draw in draws if key in draw])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and half-width of the interval, with one digit; a single value has no interval."""
     if not values:
         return "-"
     mean, half = student_interval(values)
     return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
 
 
-def gains(draws: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]], key: str) -> str:
+def above(draws: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]], key: str) -> list[float]:
     """By how much each draw is above the plain one of its seed; both hold ``seed`` and ``key``."""
     of_seed = {row["seed"]: row[key] for row in plain}
-    return over([{key: row[key] - of_seed[row["seed"]]} for row in draws if row["seed"] in of_seed], key)
+    return [row[key] - of_seed[row["seed"]] for row in draws if row["seed"] in of_seed]
 
 
-def verdict(rival: str, differences: dict[str, str]) -> str:
-    """Which differences from the rival (of ``gains``) are larger than their interval, and which are not, as a sentence."""
-    split = {
-        name: [float(part) for part in text.split(" ± ")] for name, text in differences.items() if text not in ("", "-")
-    }
+def gains(draws: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]], key: str) -> str:
+    return spread(above(draws, plain, key))
+
+
+def verdict(rival: str, found: dict[str, list[float]]) -> str:
+    """Which differences from the rival (of ``above``) are larger than their interval, and which are not, as a sentence."""
+    split = {name: student_interval(values) for name, values in found.items() if values}
     groups: dict[str, list[str]] = {"more": [], "noise": [], "single": []}
-    for name, (mean, *half) in split.items():
-        groups["single" if not half else "more" if abs(mean) > half[0] else "noise"].append(f"*{name}*")
+    for name, (mean, half) in split.items():
+        groups["single" if half != half else "more" if abs(mean) > half else "noise"].append(f"*{name}*")
     if split and len(groups["single"]) == len(split):
         return "every row is of one seed, which says nothing of noise"
     words = {

@@ -87,7 +87,7 @@ def _learner(name: str, rows: Sequence[Row], settings: str) -> Learner:
             for words, key in COLUMNS.items()
         },
         matrix=tuple(
-            tuple(None if values[0] is None else _measure(values).mean for values in zip(*lines, strict=True))
+            tuple(None if None in values else _measure(values).mean for values in zip(*lines, strict=True))
             for lines in zip(*(row["matrix"] for row in rows), strict=True)
         ),
         kept_bytes=_measure([row["bytes"] for row in rows]).mean,

@@ -111,8 +111,10 @@ NAMED: dict[str, Setting] = {
        for n, known in DER_B0.items()},
     **{f"cifar100-der-b50-{n}": replace(_DER, protocol=Equal(50, 50 // n, 100), exemplars=20, unit="images a class",
                                         expected=_of_der(*known, 0.7)) for n, known in DER_B50.items()},
+    # steps, orders and memory of PODNet's authors, whose recipe is another: 160 epochs whose rate falls along a cosine
     "cifar100-podnet-b50-5": replace(
-        _CIFAR, protocol=Equal(50, 10, 100), orders=("podnet-1", "podnet-2", "podnet-3")
+        _CIFAR, protocol=Equal(50, 10, 100), orders=("podnet-1", "podnet-2", "podnet-3"), exemplars=20,
+        unit="images a class",
     ),
     "cifar100-few-shot": replace(_CIFAR, protocol=Split(FEW, shots=5)),
     "cifar100-blurry-10": replace(_CIFAR, protocol=Equal(10, 10, 100, blur=0.1)),
