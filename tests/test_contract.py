@@ -271,6 +271,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         **RECIPE,
     },
     "mixmatch": {
+        "full": 0.9,
         "strength": 10.0,
         "guesses": 3,
         "temperature": 0.9,
@@ -283,6 +284,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "vat": {"strength": 0.3, "radius": 0.5, "iterations": 2, "entropy": 0.3, "ratio": 2, **RECIPE},
     "ict": {"strength": 10.0, "full": 0.9, "mixing": 0.3, "decay": 0.1, "ratio": 2, **RECIPE},
     "remixmatch": {
+        "full": 0.9,
         "strength": 0.3,
         "unmixed": 1.0,
         "rotation": 1.0,

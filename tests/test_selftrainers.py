@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import sys
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -27,7 +28,7 @@ from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.models.preparation import Preparation
-from classgraft.selftrainers import mean_teacher, meta_pseudo_labels, temporal_ensembling, vat
+from classgraft.selftrainers import ict, meta_pseudo_labels, remixmatch, temporal_ensembling, vat
 from classgraft.selftrainers.data_distillation import DataDistillation
 from classgraft.selftrainers.fixmatch import FixMatch
 from classgraft.selftrainers.ict import ICT
@@ -36,15 +37,17 @@ from classgraft.selftrainers.meta_pseudo_labels import MetaPseudoLabels
 from classgraft.selftrainers.mixmatch import MixMatch
 from classgraft.selftrainers.noisy_student import NoisyStudent
 from classgraft.selftrainers.pseudo_labels import PseudoLabels
-from classgraft.selftrainers.remixmatch import turned
+from classgraft.selftrainers.remixmatch import ReMixMatch, turned
 from classgraft.selftrainers.temporal_ensembling import TemporalEnsembling
 from classgraft.selftrainers.uda import UDA, annealed
 from classgraft.selftrainers.vat import VAT, worst
 from classgraft.trainers.cosine import Cosine
 from classgraft.trainers.plain import Plain
+from classgraft.training.batches import Batch
 from classgraft.training.distributed import World
+from classgraft.training.loop import Step
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Average, beside, gentle, linear, measured, mixed, unmoved
+from classgraft.training.unlabelled import Average, beside, elapsed, gentle, linear, measured, mixed, unmoved
 from classgraft.verbs import SelfTrainer
 
 CPU = torch.device("cpu")
@@ -62,6 +65,26 @@ def test_the_same_images_with_and_without_labels_are_met_in_other_draws() -> Non
     free, labelled_ = next(iter(beside(known, known, Recipe(epochs=1, batch_size=12), 1, CPU)(0)))
     assert sorted(free.index.tolist()) == sorted(labelled_.index.tolist())
     assert not torch.equal(free.index, labelled_.index)
+
+
+@pytest.mark.parametrize(("unlabelled", "labelled_"), [(6, 40), (70, 20)])
+def test_an_epoch_is_a_pass_over_the_longer_source_and_the_shorter_comes_round_again(
+    unlabelled: int, labelled_: int
+) -> None:
+    free, known = images(unlabelled), images(labelled_, seed=1)
+    both = beside(free, known, Recipe(epochs=3, batch_size=8), 2, CPU)
+    epochs = [list(both(epoch)) for epoch in range(3)]
+    longer = 0 if unlabelled > labelled_ else 1
+    assert 3 * len(both) == sum(map(len, epochs)) == 15
+    for epoch in epochs:
+        assert all([len(batch.source) for batch in pair] == [unlabelled, labelled_] for pair in epoch)
+        seen = torch.cat([pair[longer].index for pair in epoch])
+        assert sorted(seen.tolist()) == list(range(max(unlabelled, labelled_)))
+        assert len({pair[1 - longer].epoch for pair in epoch}) > 1
+    over = [[elapsed(pair, both.parts[0].recipe) for pair in epoch] for epoch in epochs]
+    assert over == [pytest.approx([(number + step / 4) / 3 for step in range(5)]) for number in range(3)]
+    for again, pair in zip(both(1, 2), epochs[1][2:], strict=True):
+        assert all(torch.equal(one.images, two.images) for one, two in zip(again, pair, strict=True))
 
 
 def test_ramps_worked_by_hand() -> None:
@@ -304,17 +327,57 @@ def test_images_that_are_not_changed_differ_in_nothing_whatever_batch_norm_saw(m
     assert float(terms[0]["unlabelled"]) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_mean_teacher_of_the_same_weights_says_the_same_whatever_batch_norm_remembers(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("method", [MeanTeacher, ICT])
+def test_an_average_of_the_same_weights_says_the_same_whatever_batch_norm_remembers(
+    method: type[MeanTeacher | ICT], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(ict, "mixed", lambda images, targets, alpha: (images, targets))
     monkeypatch.setattr(
-        mean_teacher, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0)))))
+        sys.modules[method.__module__],
+        "run",
+        lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0))))),
     )
     model = classifier()
     known, free = images(6), images(12, seed=1)
-    MeanTeacher(ratio=1, full=0.0, recipe=Recipe(1, 6, augment="none")).train(model, model, known, free)
+    method(ratio=1, full=0.0, recipe=Recipe(1, 6, augment="none")).train(model, model, known, free)
     assert float(terms[0]["unlabelled"]) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", [MixMatch, ReMixMatch])
+def test_unlabelled_images_are_learnt_from_at_an_only_step(
+    method: type[MixMatch | ReMixMatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms: list[dict[str, Tensor]] = []
+    place = sys.modules[method.__module__]
+    monkeypatch.setattr(place, "mixed", lambda images, targets, alpha: (images, targets))  # else by chance
+    monkeypatch.setattr(place, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0))))))
+    for full in (1 / 64, 0.0):
+        method(full=full, recipe=Recipe(1, 6)).train(classifier(), classifier(), images(6), images(6, seed=1))
+    rising, whole = (float(found["unlabelled"] / found["labelled"]) for found in terms)
+    assert rising == pytest.approx(whole / (1 + 1 / 64))
+    assert whole > 0
+
+
+def test_labelled_images_are_mixed_in_their_strong_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Tensor] = []
+    pairs: list[tuple[Batch, ...]] = []
+
+    def noted(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        given.append(images)
+        return mixed(images, targets, alpha)
+
+    def once(step: Step, epochs: Any, recipe: Recipe) -> None:
+        pairs.extend(epochs(0))
+        step.take(pairs[0])
+
+    monkeypatch.setattr(remixmatch, "mixed", noted)
+    monkeypatch.setattr(remixmatch, "run", once)
+    method = ReMixMatch(strong="cutout", recipe=Recipe(1, 6, augment="none"))
+    method.train(classifier(), classifier(), images(6), images(6, seed=1))
+    assert torch.equal(given[0][:6], pairs[0][1].view(augmentation("cutout")))
+    assert not torch.equal(given[0][:6], pairs[0][1].images)
+    assert torch.equal(given[0][6:12], pairs[0][0].images)  # unlabelled ones in both views
 
 
 def test_feedback_is_how_far_an_improvement_is_above_those_before_it() -> None:
@@ -325,6 +388,20 @@ def test_feedback_is_how_far_an_improvement_is_above_those_before_it() -> None:
     size = math.sqrt(sum(w * x * x for w, x in zip((0.9801, 0.99, 1.0), left, strict=True)) / (0.9801 + 0.99 + 1))
     assert found[2] == pytest.approx(1.5 / size)
     assert float(MetaPseudoLabels(scaled=False).weighed(torch.tensor(0.25), sums)) == 0.25
+
+
+@pytest.mark.parametrize(("finishing", "epochs"), [(0.0, 0), (0.1, 1), (1.5, 3)])
+def test_what_is_to_finish_on_labels_does_so_for_an_epoch_at_least(
+    finishing: float, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(meta_pseudo_labels, "run", lambda step, epochs, recipe: None)
+    monkeypatch.setattr(
+        meta_pseudo_labels, "fit", lambda learner, objective, images, recipe, what: found.append(recipe.epochs)
+    )
+    method = MetaPseudoLabels(finishing=finishing, recipe=Recipe(2, 4))
+    method.train(classifier(), classifier(), images(20), images(6, seed=1))
+    assert found == [epochs]
 
 
 def test_a_teacher_whose_batch_norm_is_folded_is_not_normalised_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,8 +419,9 @@ def test_a_teacher_whose_batch_norm_is_folded_is_not_normalised_a_second_time(mo
     assert modes == [False, True]
 
 
-def test_answers_that_are_agreed_with_are_probabilities_from_the_second_epoch_on(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("known", "free", "times"), [(16, 32, 3 * 4), (32, 16, 4 * 4 - 2)])
+def test_answers_that_are_agreed_with_are_probabilities_from_the_second_pass_on(
+    known: int, free: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sums: list[Tensor] = []
 
@@ -354,8 +432,9 @@ def test_answers_that_are_agreed_with_are_probabilities_from_the_second_epoch_on
     monkeypatch.setattr(temporal_ensembling, "squared_difference", noted)
     monkeypatch.setattr(World, "share", lambda self, index: (index[: len(index) // 2], 1.0))
     method = TemporalEnsembling(ratio=1, recipe=Recipe(4, 8, augment="none"))
-    method.train(classifier(), classifier(), images(16), images(32, seed=1))  # half of the images are met in an epoch
-    assert len(sums) == 3 * 4
+    # half of the images are met in a pass
+    method.train(classifier(), classifier(), images(known), images(free, seed=1))
+    assert len(sums) == times
     for found in sums:
         torch.testing.assert_close(found, torch.ones_like(found))
 

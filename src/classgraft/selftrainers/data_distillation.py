@@ -52,7 +52,7 @@ class DataDistillation(SelfTrainer):
     ratio: int = 1
     """Unlabelled images for each labelled one of a batch."""
     recipe: Recipe = Recipe(epochs=60, lr=0.03, milestones=())
-    """Its epochs are passes over the unlabelled images. A short schedule may lose what a long one wins."""
+    """Its epochs are passes over the images of which there are more batches. A short schedule may lose what a long one wins."""
 
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
         learner = copy.deepcopy(student).requires_grad_(True)

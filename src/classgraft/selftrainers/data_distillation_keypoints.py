@@ -54,7 +54,7 @@ class KeypointDataDistillation(SelfTrainer):
     spread: float = SPREAD
     """Sigma of the map that stands for a point, in cells."""
     recipe: Recipe = RECIPE
-    """Its epochs are passes over the unlabelled images. A short schedule may lose what a long one wins."""
+    """Its epochs are passes over the images of which there are more batches. A short schedule may lose what a long one wins."""
 
     def train(  # type: ignore[override]
         self, model: Locator, student: Locator, labelled: Images, unlabelled: Images

@@ -6,7 +6,10 @@ arXiv 1903.03825, algorithm 1.
     L = -log p_y(x) + w(t) mean_k (p_k(l u_1 + (1 - l) u_2)
         - (l p'_k(u_1) + (1 - l) p'_k(u_2)))^2,  p' of the average of weights
 
-Differs from the paper: each image has a share of its own, the larger one (the partner has the other, so nothing is lost).
+Differs from the paper:
+1. Each image has a share of its own, the larger one (the partner has the other, so nothing is lost).
+2. The average normalises by the batch, as the authors' does, but in the company that the student's images have and without
+   dropout: by its averaged statistics it would pull on the gap between these and the batch's (as in ``mean-teacher``).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 
 from classgraft.data.images import Images
@@ -22,7 +26,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.training.answers import asked
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, mixed, together
+from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, measured, mixed, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -48,9 +52,11 @@ class ICT(SelfTrainer):
 
         def objective(pair: Pair) -> Terms:
             free, known = pair
-            images, targets = mixed(free.images, asked(teacher, free.images).softmax(1), self.mixing)
+            company = torch.cat([free.images, known.images])
+            theirs = asked(teacher, company, mode=measured)[: len(free.images)].softmax(1)
+            images, targets = mixed(free.images, theirs, self.mixing)
             ours, logits = together(learner, images, known.images)
-            weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
+            weight = self.strength * gentle(elapsed(pair, self.recipe), self.full)
             labels = F.cross_entropy(logits, known.targets)
             return {"labelled": labels, "unlabelled": weight * squared_difference(ours, targets)}
 

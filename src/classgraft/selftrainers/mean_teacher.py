@@ -55,7 +55,7 @@ class MeanTeacher(SelfTrainer):
             ours, logits = together(learner, free.images, known.images)
             company = torch.cat([free.view(another), known.view(another)])  # as the student's images have
             theirs = asked(teacher, company, mode=measured)[: len(ours)].softmax(1)
-            weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
+            weight = self.strength * gentle(elapsed(pair, self.recipe), self.full)
             labels = F.cross_entropy(logits, known.targets)
             return {"labelled": labels, "unlabelled": weight * squared_difference(ours, theirs)}
 

@@ -61,7 +61,8 @@ class MetaPseudoLabels(SelfTrainer):
     strong: str = "crop-flip+randaugment+cutout"
     """The view that the student learns from; the weak one is the recipe's."""
     finishing: float = 0.1
-    """Steps on the labelled images alone at the end, as a share of those before, at a tenth of their rate."""
+    """Steps on the labelled images alone at the end, as a share of those before, at a tenth of their rate: in whole epochs, one
+    at least unless it is 0."""
     recipe: Recipe = Recipe(lr=0.03, milestones=())
 
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
@@ -72,8 +73,8 @@ class MetaPseudoLabels(SelfTrainer):
         images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
         run(self.step(teacher, learner), images, self.recipe)
         last = replace(self.recipe, lr=self.recipe.lr / 10)
-        steps = self.finishing * self.recipe.epochs * len(images.parts[0])
-        last = replace(last, epochs=round(steps / len(Epochs(known, last, learner.device))))
+        epochs = round(self.finishing * self.recipe.epochs * len(images) / len(Epochs(known, last, learner.device)))
+        last = replace(last, epochs=max(epochs, int(self.finishing > 0)))
 
         def labels(batch: Batch) -> Terms:
             return {"finishing": F.cross_entropy(learner(batch.images), batch.targets)}

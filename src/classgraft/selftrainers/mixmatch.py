@@ -6,7 +6,10 @@ NeurIPS 2019, arXiv 1905.02249, algorithm 1.
     L = CE(y', p(x')) + lambda_U t mean_k (q'_k - p_k(u'))^2,  q_k ~ (mean over views of p_k(u))^(1 / T)
     x', y' = l (x, y) + (1 - l) (others), u', q' likewise,  l = max(b, 1 - b),  b from Beta(alpha, alpha)
 
-Differs from the paper: batch norm sees the whole mixed batch at once, where the authors interleave it.
+Differs from the paper:
+1. Batch norm sees the whole mixed batch at once, where the authors interleave it.
+2. The weight t rises over the whole training (``full``). In the authors' code it is whole after 16,384 steps, 1/64 of theirs;
+   that share of a short training is a handful of steps, and the network learns its first guesses.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ class MixMatch(SelfTrainer):
     """Cross-entropy on mixed labelled images, squared difference on mixed unlabelled ones."""
 
     strength: float = 75.0
-    """Lambda_U: weight of the unlabelled images at the end, rising from 0 on a straight line."""
+    """Lambda_U: weight of the unlabelled images in the end."""
+    full: float = 1.0
+    """Share of the training over which that weight rises on a straight line."""
     guesses: int = 2
     """K: views that a label is guessed from."""
     temperature: float = 0.5
@@ -48,6 +53,8 @@ class MixMatch(SelfTrainer):
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
         learner = copy.deepcopy(student).requires_grad_(True)
         average, another = Average(learner, self.decay), augmentation(self.recipe.augment)
+        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
+        steps = len(images) * self.recipe.epochs
 
         def objective(pair: Pair) -> Terms:
             free, known = pair
@@ -56,15 +63,15 @@ class MixMatch(SelfTrainer):
                 said = torch.stack([learner(view).softmax(1) for view in views]).mean(0)
             guess = sharpened(said, self.temperature)
             targets = torch.cat([F.one_hot(known.targets, said.shape[1]).to(guess), guess.repeat(self.guesses, 1)])
-            images, targets = mixed(torch.cat([known.images, *views]), targets, self.mixing)
-            logits, first = learner(images), len(known.images)
-            weight = self.strength * linear(elapsed(free, self.recipe), 0, 1)
+            blends, targets = mixed(torch.cat([known.images, *views]), targets, self.mixing)
+            logits, first = learner(blends), len(known.images)
+            # the first step counts as one: an only step has its weight
+            weight = self.strength * linear(elapsed(pair, self.recipe), -1 / steps, self.full)
             return {
                 "labelled": soft_cross_entropy(logits[:first], targets[:first]),
                 "unlabelled": weight * squared_difference(logits[first:], targets[first:]),
             }
 
         train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
         run(followed(descend(objective, [learner], self.recipe), average, learner), images, self.recipe)
         return average.model.requires_grad_(True)

@@ -56,7 +56,7 @@ class PseudoLabels(SelfTrainer):
         def objective(pair: Pair) -> Terms:
             free, known = pair
             terms = {"labelled": F.cross_entropy(learner(known.images), known.targets)}
-            weight = self.strength * linear(elapsed(free, self.recipe), self.begin, self.full)
+            weight = self.strength * linear(elapsed(pair, self.recipe), self.begin, self.full)
             if weight:  # else this is supervised training, bit for bit
                 with unmoved(learner):
                     logits = learner(free.images)

@@ -11,6 +11,8 @@ Differs from the paper:
 1. Strong views are RandAugment's, where the paper tunes its own policy (CTAugment) as it goes.
 2. The mean answer is a running mean over steps, where the paper takes it over the last 128 batches.
 3. Batch norm sees the whole mixed batch at once, where the authors interleave it.
+4. The weight t rises over the whole training (``full``), where in the authors' code it is whole after 1/64 of theirs, 16,384
+   steps.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ class ReMixMatch(SelfTrainer):
     """Cross-entropy on mixed labelled and unlabelled images, on a strong view before mixing, and on rotations."""
 
     strength: float = 1.5
-    """Lambda_U: weight of the mixed unlabelled images at the end, rising from 0 on a straight line."""
+    """Lambda_U: weight of the mixed unlabelled images in the end."""
     unmixed: float = 0.5
-    """Lambda_U1: weight of one strong view before mixing."""
+    """Lambda_U1: weight of one strong view before mixing, in the end."""
+    full: float = 1.0
+    """Share of the training over which these two rise on a straight line."""
     rotation: float = 0.5
     """Lambda_r: weight of telling by how many quarters a strong view was turned."""
     views: int = 2
@@ -51,7 +55,7 @@ class ReMixMatch(SelfTrainer):
     decay: float = 0.999
     """Of the average of weights that comes back, a step."""
     strong: str = "crop-flip+randaugment+cutout"
-    """The strong augmentation; the weak one is the recipe's."""
+    """The strong augmentation, of labelled images as well; the weak one is the recipe's."""
     ratio: int = 1
     """Unlabelled images for each labelled one of a batch."""
     recipe: Recipe = Recipe(lr=0.03, milestones=())
@@ -62,6 +66,8 @@ class ReMixMatch(SelfTrainer):
         turns = nn.utils.skip_init(nn.Linear, feature_width(student), 4, device=student.device)
         for parameter in turns.parameters():
             nn.init.zeros_(parameter)
+        images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
+        steps = len(images) * self.recipe.epochs
         prior = torch.bincount(known.labels, minlength=len(student.classes)).to(student.device) / len(known)
         mean = torch.full_like(prior, 1 / len(prior))
 
@@ -73,12 +79,13 @@ class ReMixMatch(SelfTrainer):
             guess = sharpened(F.normalize(said * prior / mean, p=1, dim=1), self.temperature)
             views = [free.view(strong, k) for k in range(1, self.views + 1)]
             targets = torch.cat([F.one_hot(labels.targets, len(prior)).to(guess), guess.repeat(1 + self.views, 1)])
-            images, targets = mixed(torch.cat([labels.images, free.images, *views]), targets, self.mixing)
+            blends, targets = mixed(torch.cat([labels.view(strong), free.images, *views]), targets, self.mixing)
             quarters = torch.arange(len(views[0]), device=guess.device) % 4
-            sizes = [len(images), len(views[0]), len(views[0])]
-            features = learner.features(torch.cat([images, views[0], turned(views[0], quarters)])).split(sizes)
+            sizes = [len(blends), len(views[0]), len(views[0])]
+            features = learner.features(torch.cat([blends, views[0], turned(views[0], quarters)])).split(sizes)
             logits, first = learner.head(features[0]), len(labels.images)
-            weight = linear(elapsed(free, self.recipe), 0, 1)
+            # the first step counts as one: an only step has its weight
+            weight = linear(elapsed(pair, self.recipe), -1 / steps, self.full)
             return {
                 "labelled": soft_cross_entropy(logits[:first], targets[:first]),
                 "unlabelled": weight * self.strength * soft_cross_entropy(logits[first:], targets[first:]),
@@ -87,7 +94,6 @@ class ReMixMatch(SelfTrainer):
             }
 
         train_mode(learner)
-        images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
         step = descend(objective, [learner, turns], self.recipe, carries=[mean])
         run(followed(step, average, learner), images, self.recipe)
         return average.model.requires_grad_(True)

@@ -55,7 +55,7 @@ class TemporalEnsembling(SelfTrainer):
             times[free.index] += 1
             if free.epoch:  # in the first there is nothing to agree with
                 young = before / (1 - self.decay**seen)  # the mean of few answers is too small
-                weight = self.strength * gentle(elapsed(free, self.recipe), self.full)
+                weight = self.strength * gentle(elapsed(pair, self.recipe), self.full)
                 terms["unlabelled"] = weight * squared_difference(ours, torch.where(seen > 0, young, said))
             return terms
 

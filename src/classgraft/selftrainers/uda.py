@@ -53,7 +53,7 @@ class UDA(SelfTrainer):
             weak, changed, logits = together(learner, free.images, free.view(strong), known.images)
             said = weak.detach().softmax(1)
             agreement = soft_cross_entropy(changed, sharpened(said, self.temperature), said.amax(1) >= self.threshold)
-            labels = annealed(logits, known.targets, self.ceiling(elapsed(free, self.recipe), logits.shape[1]))
+            labels = annealed(logits, known.targets, self.ceiling(elapsed(pair, self.recipe), logits.shape[1]))
             return {"labelled": labels, "unlabelled": self.strength * agreement}
 
         train_mode(learner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -112,23 +113,24 @@ def dealt(order: Tensor, size: int) -> list[Tensor]:
 class Abreast:
     """Batches of several sources side by side, such as labelled and unlabelled images at the ratio of their batch sizes.
 
-    The first says how long an epoch is; the others go round and round at their own pace.
+    An epoch is a pass over the source with the most batches; the others go round and round at their own pace.
     """
 
     parts: tuple[Epochs, ...]
 
     def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Batch, ...]]:
         """From batch ``first`` on."""
-        lead, *others = self.parts
-        start = epoch * len(lead) + first
-        yield from zip(lead(epoch, first), *(_round(other, start) for other in others), strict=False)
+        start = epoch * len(self) + first
+        yield from islice(zip(*(_round(part, start) for part in self.parts), strict=True), len(self) - first)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return max(map(len, self.parts))
 
     @property
     def work(self) -> float:
         """As of ``Epochs``, all parts together."""
-        lead = self.parts[0]
-        steps = len(lead) * lead.recipe.epochs
-        return sum(part.work / max(1, len(part) * part.recipe.epochs) * steps for part in self.parts)
+        return sum(part.work / max(1, len(part)) * len(self) for part in self.parts)
 
     @property
     def fingerprint(self) -> str:

@@ -25,16 +25,17 @@ Pair = tuple[Batch, ...]
 def beside(unlabelled: Images, labelled: Images, recipe: Recipe, ratio: int, device: torch.device) -> Abreast:
     """Batches of unlabelled images, ``ratio`` for each of the recipe's batch, beside batches of labelled ones.
 
-    An epoch is a pass over the unlabelled images, for the labelled ones may be a handful.
+    An epoch is a pass over those of which there are more batches; the others, be they a handful, come round again.
     """
     # by another seed, for both may be the same images
     many = replace(recipe, batch_size=ratio * recipe.batch_size, seed=recipe.seed + 1)
     return Abreast((Epochs(unlabelled, many, device).not_empty(), Epochs(labelled, recipe, device).not_empty()))
 
 
-def elapsed(batch: Batch, recipe: Recipe) -> float:
+def elapsed(pair: Pair, recipe: Recipe) -> float:
     """The share of the whole training that is over, 0..1."""
-    return (batch.epoch + batch.progress) / recipe.epochs
+    # each counts its own passes, and those that come round again are ahead
+    return min(batch.epoch + batch.progress for batch in pair) / recipe.epochs
 
 
 def linear(done: float, start: float, full: float) -> float:
