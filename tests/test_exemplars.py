@@ -16,6 +16,7 @@ from classgraft.data.images import Images
 from classgraft.data.squares import Memory, Squares, as_pixels
 from classgraft.errors import InputError
 from classgraft.models.preparation import Preparation
+from classgraft.packing import merged
 from classgraft.training.exemplars import Budget, Exemplars, bytes_of_one, herd, keep, share
 
 BODY = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(27, 6))
@@ -172,6 +173,26 @@ def test_every_domain_keeps_its_share_of_a_class_that_comes_again_and_again(herd
         assert sum(counts) == 20
         assert min(counts) >= 3
         assert max(counts) <= 5
+
+
+def test_a_class_made_of_two_keeps_images_of_both_when_its_share_shrinks() -> None:
+    train = images(72)
+    train.pixels[:, 0, 0, 0] = train.labels.to(torch.uint8)
+    first = kept(None, train, 24)
+    few = first.images.subset(torch.nonzero((first.images.labels != 2) | (torch.arange(24) < 20))[:, 0])  # 8, 8 and 4
+    both = merged(Exemplars(few, first.seen), "ant", "cow")
+    assert both.images.classes == ("ant", "bee")
+    assert both.images.labels.tolist() == [0] * 12 + [1] * 8  # class after class
+    assert both.seen == {"ant": 48, "bee": 24}
+    assert of_class(both, 0)[:, 0, 0, 0].tolist() == [0, 2, 0] * 4
+    for k, name in enumerate(("ant", "cow")):  # each in the order in which it was chosen
+        own = of_class(both, 0)[of_class(both, 0)[:, 0, 0, 0] == 2 * k]
+        assert torch.equal(own, few.of([name]).pixels)
+    assert torch.equal(of_class(both, 1), of_class(first, 1))
+    later = replace(images(20, seed=1), labels=torch.zeros(20, dtype=torch.int64), classes=("yak",))
+    after = keep(both, BODY, ("ant", "bee", "yak"), later, Budget(18, "images", True, 0))
+    assert of_class(after, 0)[:, 0, 0, 0].tolist() == [0, 2, 0, 0, 2, 0]
+    assert merged(both, "elk", "bee").seen == {"ant": 48, "elk": 24}  # of the first class nothing was kept
 
 
 def test_a_class_with_few_images_keeps_them_all_and_one_that_is_gone_none() -> None:

@@ -15,7 +15,8 @@ Differs from the paper:
 2. One photo says little of the spread of its class. What is missing is filled in: class means are drawn towards the mean
    of what is known of the world, and noise of the size of the missing variance is added (``new_features``).
 3. The problem is small (and convex without hidden units), so L-BFGS solves it on all samples, rather than stochastic steps.
-4. A class that something was kept of learns further from new photos of it and what stands in for the earlier ones.
+4. A class that something was kept of learns further from new photos of it and what stands in for the earlier ones (unless
+   it was several: what is kept is the first's alone).
 5. Classes that earlier extensions added are few beside those that the network was trained on and are made up apart from
    them, in a term that weighs by the class as that of the new photos does: in one term they would hardly count. Once they
    and the new ones are the more, every class weighs the same.
@@ -40,6 +41,7 @@ from classgraft.errors import InputError
 from classgraft.losses.classification import by_class, grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.models.hidden import first_units, units_logits, with_units
+from classgraft.models.rows import all_rows
 from classgraft.training.generative import Autoencoding, Generative, kept_before, learnt
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
@@ -111,6 +113,13 @@ class GLNE(Extender):
         names = again + model.unknown(task.classes)
         if not names:
             return model.grown(()).eval()
+        if again:
+            counts = all_rows(model.head.linear_part)[2].bincount()
+            if several := [name for name in again if counts[model.classes.index(name)] > 1]:
+                raise InputError(
+                    f"'{several[0]}' was made of several classes, of which glne keeps the first's statistics alone, so that it"
+                    " cannot be refined; remove it and add it again with all its photos."
+                )
         features, labels = look(model, task.train.of(names), self.views, self.seed)
         for k, name in enumerate(again):  # photos seen before stand beside the new ones
             earlier = kept.photos(name, torch.Generator().manual_seed(self.seed)) if kept else features[:0, 0]

@@ -24,7 +24,8 @@ from torch import Tensor
 from classgraft.data.images import Task
 from classgraft.losses.classification import by_class
 from classgraft.losses.distillation import distillation
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.rows import moved
 from classgraft.training.mixtures import Form, Mixtures
 from classgraft.training.solve import solve
 from classgraft.training.unseen import StandIns, kept_of, row_scale
@@ -68,13 +69,9 @@ class SoftDistillation(Extender):
         made, made_labels = stand_ins.sample(2, generator)
 
         width = features.shape[2]
-        before = torch.zeros(old + len(names), width)
-        if old:
-            before[:old] = model.head.weight.cpu()
-        level = torch.cat([model.head.bias.float().cpu(), torch.zeros(len(names))])
+        scale, alike = row_scale(model.head.weight.float().cpu(), new), by_class(new_labels)
         everything, targets = torch.cat([new, made]), torch.cat([new_labels + old, made_labels])
-        teacher, alike = everything @ before.T + level, by_class(new_labels)
-        scale = row_scale(before[:old], new)
+        teacher = F.pad(frozen(model.head).float().cpu()(everything), (0, len(names)))
 
         def terms(change: Tensor, bias: Tensor) -> dict[str, Tensor]:
             logits = teacher + (everything - mean) @ change.T + bias
@@ -88,5 +85,5 @@ class SoftDistillation(Extender):
             return losses
 
         change, bias = solve(terms, old + len(names), width, self.iterations)
-        weight, bias = before + change, level + bias - change @ mean
-        return model.with_rows(model.classes, weight[:old], bias[:old]).grown(names, weight[old:], bias[old:]).eval()
+        bias = bias - change @ mean
+        return moved(model, change[:old], bias[:old]).grown(names, change[old:], bias[old:]).eval()

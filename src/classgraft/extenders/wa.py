@@ -8,7 +8,7 @@ Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class In
 
 Differs from the paper:
 1. Only rows are held non-negative that were so before (new ones start at zero). Those of a classifier that was trained
-   without that restriction would lose what they know.
+   without that restriction would lose what they know. Of classes that were made one all rows count.
 2. Its head has no bias. Here biases stay what they were: 0 for new classes, and for all that this method taught.
 """
 
@@ -23,7 +23,7 @@ from torch import nn
 from classgraft.data.images import Task
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, folded, frozen
-from classgraft.models.rows import align
+from classgraft.models.rows import align, layers
 from classgraft.training.answers import asked
 from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
@@ -45,10 +45,11 @@ class WeightAligning(Rehearsal):
         share = len(set(model.classes) - set(task.classes)) / len(
             grown.classes
         )  # of classes that come again there is news
-        for block in grown.head.linear:  # logits are W'f in the paper: no bias that could learn which classes are many
-            if block.bias is not None:
-                block.bias.requires_grad_(False)
-        held = [block for block in grown.head.linear if self.clip and bool((block.weight >= 0).all())]
+        rows = [layer for layer, _ in layers(grown.head)]
+        for layer in rows:  # logits are W'f in the paper: no bias that could learn which classes are many
+            if layer.bias is not None:
+                layer.bias.requires_grad_(False)
+        held = [layer for layer in rows if self.clip and bool((layer.weight >= 0).all())]
 
         def objective(batch: Batch) -> Terms:
             clip(held)  # before every step but the first, that is after the one before
@@ -67,6 +68,6 @@ class WeightAligning(Rehearsal):
 
 
 @torch.no_grad()
-def clip(blocks: list[nn.Linear]) -> None:
-    for block in blocks:
-        block.weight.clamp_(min=0)
+def clip(layers: list[nn.Linear]) -> None:
+    for layer in layers:
+        layer.weight.clamp_(min=0)

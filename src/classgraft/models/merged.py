@@ -16,14 +16,18 @@ class Merged(nn.Linear, Block):
     """Rows of which some stand for several classes made one; ``weight`` (K, D) holds the first row of each.
 
     A merged class's logit is the log-sum-exp of its rows' logits, so that its softmax probability is the sum of theirs
-    and no other class's changes. No single linear row gives that.
+    and no other class's changes. No single linear row gives that. ``classgraft.models.rows.layers`` lists all rows of a head.
     """
 
     def __init__(self, block: nn.Linear, more: nn.Linear, place: Sequence[int]) -> None:
-        """``block`` with ``more`` (M rows and biases), of which row m counts as the block's row ``place[m]``."""
+        """``block`` with ``more`` (M rows and biases), of which row m counts as the block's row ``place[m]``.
+
+        A block without biases is given zeros: what is saved of it always has some.
+        """
         nn.Module.__init__(self)  # the parent would draw numbers from the global generator
         self.in_features, self.out_features = block.in_features, block.out_features
-        self.weight, self.bias, self.more, self.place = block.weight, block.bias, more, tuple(place)
+        self.weight, self.more, self.place = block.weight, more, tuple(place)
+        self.bias = nn.Parameter(block.weight.new_zeros(len(block.weight))) if block.bias is None else block.bias
 
     def forward(self, features: Tensor) -> Tensor:
         logits, more = super().forward(features), self.more(features)
@@ -81,12 +85,10 @@ def _at(model: Classifier, name: str) -> tuple[int, int]:
     return number, where
 
 
-def _linear(weight: Tensor, bias: Tensor | None, kept: Sequence[int]) -> nn.Linear:
+def _linear(weight: Tensor, bias: Tensor, kept: Sequence[int]) -> nn.Linear:
     """A layer of these rows, which draws no random number."""
-    layer = nn.Linear(weight.shape[1], len(kept), bias is not None, device="meta", dtype=weight.dtype)
-    layer.to_empty(device=weight.device)
+    layer = nn.Linear(weight.shape[1], len(kept), device="meta", dtype=weight.dtype).to_empty(device=weight.device)
     with torch.no_grad():
         layer.weight.copy_(weight[list(kept)])
-        if bias is not None:
-            layer.bias.copy_(bias[list(kept)])
+        layer.bias.copy_(bias[list(kept)])
     return layer

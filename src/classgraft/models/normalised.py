@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.merged import Merged
+from classgraft.models.rows import all_rows
 from classgraft.models.structure import Structure
 
 
@@ -16,11 +18,16 @@ class Normalised(Structure):
     """Another body's features at unit length, and beside them the linear rows that trained it and will go on to."""
 
     kind = "normalised"
+    place: Tensor
 
-    def __init__(self, inner: Sequence[nn.Module], width: int, rows: int) -> None:
+    def __init__(self, inner: Sequence[nn.Module], width: int, rows: int, more: int = 0) -> None:
+        """``more`` rows stand beside those of classes that were made one."""
         super().__init__()
         (self.body,) = inner
         self.trained = nn.utils.skip_init(nn.Linear, width, rows)
+        self.more = nn.utils.skip_init(nn.Linear, width, more) if more else None
+        self.register_buffer("place", torch.zeros(more, dtype=torch.int64) if more else None)
+        """(M,) of ``Merged``."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to features (B, D) of length 1."""
@@ -32,7 +39,13 @@ class Normalised(Structure):
 
     @property
     def settings(self) -> dict[str, int]:
-        return {"width": self.trained.in_features, "rows": self.trained.out_features}
+        found = {"width": self.trained.in_features, "rows": self.trained.out_features}
+        return found if self.more is None else {**found, "more": self.more.out_features}
+
+    @property
+    def rows(self) -> nn.Linear:
+        """Those that trained the body, as they are."""
+        return self.trained if self.more is None else Merged(self.trained, self.more, self.place.tolist())
 
 
 @torch.no_grad()
@@ -45,9 +58,14 @@ def nearest_mean(model: Classifier, means: Tensor) -> Classifier:
     rows = nn.utils.skip_init(nn.Linear, means.shape[1], len(means), device=model.device)
     rows.weight.copy_(2 * means)
     rows.bias.copy_(-means.square().sum(1))
-    body = Normalised([model.body], means.shape[1], len(means)).to(model.device)
-    body.trained.weight.copy_(model.head.weight)
-    body.trained.bias.copy_(model.head.bias)
+    weight, bias, classes = all_rows(model.head)
+    body = Normalised([model.body], means.shape[1], len(means), len(weight) - len(means)).to(model.device)
+    body.trained.weight.copy_(weight[: len(means)])
+    body.trained.bias.copy_(bias[: len(means)])
+    if body.more is not None:
+        body.more.weight.copy_(weight[len(means) :])
+        body.more.bias.copy_(bias[len(means) :])
+        body.place.copy_(classes[len(means) :])
     return Classifier(body, Head([rows] if len(means) else []), model.classes).eval()
 
 
@@ -66,5 +84,5 @@ def trainable(model: Classifier) -> Classifier:
     """
     if not isinstance(model.body, Normalised):
         return model
-    head = Head([model.body.trained]) if trained_rows(model) else model.head
+    head = Head([model.body.rows]) if trained_rows(model) else model.head
     return Classifier(model.body.body, head, model.classes)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classgraft.models.classifier import Classifier, Head
+from classgraft.models.rows import all_rows
 from classgraft.models.structure import Structure
 
 
@@ -64,13 +65,21 @@ def by_proxies(body: Proxies, classes: tuple[str, ...]) -> Classifier:
 
 
 def proxies_of(model: Classifier) -> Proxies | None:
-    """The proxies that give a classifier's logits; None where its head is more than passing on some of them."""
-    if not isinstance(model.body, Proxies) or model.head.bias.any():
+    """The proxies that give a classifier's logits; None where its head is more than passing on some of them.
+
+    A class that several were made into has as many as any other, an equal share from each of those: it is where to learn
+    on from, not what gives its logit.
+    """
+    if not isinstance(model.body, Proxies):
         return None
-    weight, count = model.head.weight.cpu(), len(model.body.proxies)
+    weight, bias, classes = all_rows(model.head)
+    weight, count = weight.cpu(), len(model.body.proxies)
     own = weight.argmax(1)  # classes may have been removed since
-    if weight.shape[1] != count or not torch.equal(weight, torch.eye(count)[own]) or len(own.unique()) < len(own):
+    passed = weight.shape[1] == count and torch.equal(weight, torch.eye(count)[own]) and len(own.unique()) == len(own)
+    if bias.any() or not passed:
         return None
-    if torch.equal(own, torch.arange(count)):
+    if torch.equal(own, torch.arange(count)) and torch.equal(classes, own):
         return model.body
-    return with_proxies(model.body.body, model.body.proxies[own.to(model.device)], float(model.body.scale.detach()))
+    sets = [model.body.proxies.detach()[own[classes == k].to(model.device)] for k in range(len(model.classes))]
+    found = torch.stack([several.transpose(0, 1).flatten(0, 1)[: several.shape[1]] for several in sets])
+    return with_proxies(model.body.body, found, float(model.body.scale.detach()))

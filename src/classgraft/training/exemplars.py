@@ -39,6 +39,18 @@ class Exemplars:
         """What a file of them holds: every pixel (uint8: one byte) and eight bytes for each label."""
         return len(self.images) * bytes_of_one(self.images)
 
+    def merged(self, first: str, second: str) -> Exemplars:
+        """Two classes made one: theirs in turns, so that every prefix has about the same share of both."""
+        turn, seen = torch.zeros(len(self.images), dtype=torch.float64), dict[str, int]()
+        for k in range(len(self.images.classes)):
+            own = torch.nonzero(self.images.labels == k)[:, 0]
+            turn[own] = turns(len(own)).double()
+        images = self.images.merged(first, second)
+        for name, count in self.seen.items():
+            name = first if name == second else name
+            seen[name] = seen.get(name, 0) + count
+        return Exemplars(images.subset((images.labels + turn).argsort(stable=True)), seen)
+
 
 def bytes_of_one(images: Images) -> int:
     """Bytes that one of these images and its label take when saved: 3 S S + 8 for decoded squares of side S."""
@@ -133,9 +145,13 @@ def together(old: Images, first: Tensor, new: Images, second: Tensor) -> tuple[T
     """Pixels and labels at these places of two sets, in such an order that every prefix has about the same share of both."""
     pixels = torch.cat([old.pixels[first].cpu(), new.pixels[second].cpu()])
     labels = torch.cat([old.labels[first], new.labels[second]])
-    turns = [(torch.arange(len(part)) + 0.5) / max(1, len(part)) for part in (first, second)]
-    order = torch.cat(turns).argsort(stable=True)
+    order = torch.cat([turns(len(part)) for part in (first, second)]).argsort(stable=True)
     return pixels[order], labels[order]
+
+
+def turns(count: int) -> Tensor:
+    """Places (N,) between 0 and 1 at which so many images are spread evenly."""
+    return (torch.arange(count) + 0.5) / max(1, count)
 
 
 def replayed(memory: object | None, model: Classifier, task: Task, classes: tuple[str, ...]) -> Images:
