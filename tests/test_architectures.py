@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from classgraft.data.decode import open_rgb, square
 from classgraft.data.images import Images
@@ -36,6 +41,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def plain() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -229,10 +238,47 @@ def test_a_nested_dictionary_is_unwrapped_and_a_module_prefix_taken_off(tmp_path
     assert same(read_weights(saved(tmp_path / "w.pth", content, "zip")), STATE)
 
 
-def test_weights_are_found_however_deep_and_averages_come_second(tmp_path: Path) -> None:
-    other = {name: value + 1 for name, value in STATE.items()}
-    nested = {"ema": other, "model": {"state_dict": STATE, "step": 3}, "optimizer": {"state": {}}}
-    assert same(read_weights(saved(tmp_path / "w.th", nested, "legacy")), STATE)
+OTHER = {name: value + 1 for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("plain", "averaged"),
+    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("params", "params_ema")],
+)
+def test_averaged_weights_come_first_as_with_timm_and_it_is_said(tmp_path: Path, plain: str, averaged: str) -> None:
+    said: list[str] = []
+    path = saved(tmp_path / "w.pth", {plain: STATE, averaged: OTHER, "epoch": 3}, "zip")
+    assert same(read_weights(path, said.append), OTHER)
+    assert said == [
+        f"{path} holds two sets of weights; those under '{averaged}' are taken, those under '{plain}' are not."
+    ]
+
+
+def test_weights_are_found_however_deep_and_only_one_set_is_nothing_to_say(tmp_path: Path) -> None:
+    said: list[str] = []
+    for nested in (
+        {"model": {"state_dict": STATE, "step": 3}, "optimizer": {"state": {}}},
+        {"net": {"model": {"ema": STATE}}, "epoch": 3},
+    ):
+        assert same(read_weights(saved(tmp_path / "w.th", nested, "legacy"), said.append), STATE)
+    assert not said
+
+
+@pytest.mark.parametrize("averaged", [{"fc.bias": STATE["fc.bias"] + 1}, {"decay": 0.99, "shadow": OTHER}, {}])
+def test_an_average_that_is_not_the_whole_network_gives_way(tmp_path: Path, averaged: dict[str, Any]) -> None:
+    assert same(read_weights(saved(tmp_path / "w.th", {"ema": averaged, "model": STATE}, "zip")), STATE)
+
+
+def test_a_dictionary_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    with pytest.raises(InputError, match="holds no dictionary of tensors"):
+        read_weights(saved(tmp_path / "w.pt", content, "zip"))
+
+
+def test_the_options_of_timms_training_script_are_no_obstacle(tmp_path: Path) -> None:
+    content = {"state_dict": STATE, "args": argparse.Namespace(model="resnet18", lr=0.1, mean=[0.5], opt_betas=None)}
+    assert same(read_weights(saved(tmp_path / "w.pth", content, "zip")), STATE)
 
 
 def test_a_layer_called_model_is_no_nest(tmp_path: Path) -> None:
@@ -313,11 +359,139 @@ def test_a_weights_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> 
         assert str(path) in str(error.value)
 
 
+# -- keys that others gave ----------------------------------------------------------------------------------------
+
+
+def lightning(network: nn.Module) -> nn.Module:
+    """A LightningModule, as far as its keys go."""
+    return nn.ModuleDict({"model": network})
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """By torch.compile, likewise, which would take seconds to import what it never uses here."""
+    return nn.ModuleDict({"_orig_mod": network})
+
+
+@pytest.mark.parametrize(
+    "wrappers",
+    [
+        (lightning,),
+        (AveragedModel,),
+        (compiled, lightning),
+        (AveragedModel, compiled),
+        (compiled, AveragedModel),
+        (nn.DataParallel, AveragedModel, lightning),
+    ],
+)
+def test_what_wrappers_put_before_every_key_is_taken_off(tmp_path: Path, wrappers: tuple[Any, ...]) -> None:
+    architecture = Architecture("cifar:resnet8")
+    wrapped = network = architecture.build(3)
+    for wrapper in wrappers:
+        wrapped = wrapper(wrapped)
+    content = {"state_dict": wrapped.state_dict(), "hyper_parameters": {"lr": 0.1}, "optimizer_states": [{}]}
+    weights = architecture.needed(read_weights(saved(tmp_path / "w.ckpt", content, "zip")))
+    assert same(weights, dict(network.state_dict()))
+
+
+def test_the_keys_of_a_network_from_python_are_its_own() -> None:
+    state = AveragedModel(lightning(plain())).state_dict()
+    assert Architecture("code:AveragedModel").needed(state) is state
+
+
+def test_old_keys_of_torchvisions_densenets_and_transformers_are_renamed_as_torchvision_does() -> None:
+    dense = torchvision.models.DenseNet(4, (2, 1), 8, num_classes=3)
+    state = {key: value for key, value in dense.state_dict().items() if not key.endswith("num_batches_tracked")}
+    old = {re.sub(r"(\.denselayer\d+\.[a-z]+)([12]\.)", r"\1.\2", key): value for key, value in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old  # as in the published files
+    assert same(Architecture("torchvision:densenet121").needed(old), state)
+
+    transformer = torchvision.models.VisionTransformer(8, 4, 2, 2, 4, 8, num_classes=3)
+    state = transformer.state_dict()
+    old = {
+        key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): value for key, value in state.items()
+    }
+    assert old.keys() != state.keys()
+    transformer.load_state_dict(old)  # torchvision takes them
+    assert same(Architecture("torchvision:vit_b_16").needed(old), dict(state))
+
+
+SWIN = {"img_size": 56, "depths": [1, 2], "num_heads": [1, 2], "embed_dim": 8}
+NARROW = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "conv_mlp": False}
+SHORT = {"img_size": 32, "depth": 1}
+THEIRS = {
+    "swin_tiny_patch4_window7_224": (
+        SWIN,
+        [(r"layers\.1\.downsample", "layers.0.downsample"), (r"^head\.fc", "head")],
+        {
+            "layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64),
+            "layers.0.blocks.1.attn_mask": torch.zeros(4, 49, 49),
+        },
+    ),
+    "convnext_atto": (
+        NARROW,
+        [
+            (r"head\.norm", "norm"),
+            (r"head\.fc", "head"),
+            ("conv_dw", "dwconv"),
+            (r"mlp\.fc", "pwconv"),
+            (r"stages\.(\d)\.downsample", r"downsample_layers.\1"),
+            (r"stages\.(\d)\.blocks", r"stages.\1"),
+            (r"stem\.", "downsample_layers.0."),
+        ],
+        {},
+    ),
+    "deit3_small_patch16_224": (SHORT, [(r"ls(\d)\.gamma", r"gamma_\1")], {}),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_published_keys_are_read_as_timms_own_filter_reads_them(name: str) -> None:
+    arguments, names, more = THEIRS[name]
+    architecture = Architecture(f"timm:{name}", arguments)
+    state = dict(architecture.build(3).state_dict())
+    theirs = {**state}
+    for ours, their in names:
+        theirs = {re.sub(ours, their, key): value for key, value in theirs.items()}
+    assert theirs.keys() != state.keys()
+    assert same(architecture.needed({**theirs, **more}), state)
+    assert architecture.needed(state) is state
+    unknown = {**theirs, "extra.weight": torch.zeros(1)}
+    assert architecture.needed(unknown) is unknown
+
+
+def test_a_network_that_cannot_be_made_without_memory_is_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = timm.create_model
+
+    def reading(*words: Any, **options: Any) -> nn.Module:
+        network: nn.Module = make(*words, **options)
+        next(network.parameters()).sum().item()
+        return network
+
+    architecture = Architecture("timm:vit_tiny_patch16_224", SHORT)
+    state = dict(architecture.build(3).state_dict())
+    monkeypatch.setattr(timm, "create_model", reading)
+    assert architecture.needed(state) is state
+
+
+def test_a_shape_that_timm_itself_changes_is_changed() -> None:
+    architecture = Architecture("timm:vit_tiny_patch16_224", SHORT)
+    state = dict(architecture.build(3).state_dict())
+    flat = {**state, "patch_embed.proj.weight": state["patch_embed.proj.weight"].flatten(1)}  # of a linear layer
+    assert same(architecture.needed(flat), state)
+
+
+def test_weights_of_another_image_size_are_refused_not_resized() -> None:
+    large, small = (Architecture("timm:vit_tiny_patch16_224", {**SHORT, "img_size": size}) for size in (48, 32))
+    with pytest.raises(InputError, match=r"another size of image \(pos_embed would have to be resized\).*img_size"):
+        small.needed(dict(large.build(3).state_dict()))
+
+
+def test_timms_own_weights_come_back_as_they_are(data: Path) -> None:
+    weights = read_weights(data / "weights" / "mobilenetv2_100-imagenet.safetensors")
+    assert Architecture("timm:mobilenetv2_100").needed(weights) is weights
+
+
 # -- filling a network ---------------------------------------------------------------------------------------------
-
-
-def plain() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
 
 
 def test_weights_that_fit_fill_the_network_even_without_batch_counts() -> None:
@@ -339,6 +513,14 @@ def test_weights_that_fit_fill_the_network_even_without_batch_counts() -> None:
         ),
         ({"1.running_mean": None}, r"missing in the file \(1\.running_mean\)"),
         ({str(k): torch.zeros(1) for k in range(10, 15)}, r"5 tensors .*\(10, 11, 12 and 2 more\)"),
+        (
+            {"3.weight": torch.zeros(7, 4), "3.bias": torch.zeros(7)},
+            r"as many class names as the file has rows for, 7\.",
+        ),
+        (
+            dict.fromkeys(plain().state_dict()) | {"fc.weight": torch.zeros(1)},
+            r"8 tensors are missing .*0\.weight.*fc\.weight.*no name is in both, so write the source",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named_and_change_nothing(change: dict[str, Tensor | None], words: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def import_model(
     size: int | None = None,
     resize: int | None = None,
     stretched: bool | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
     """Make a bundle of a trained classifier.
 
@@ -45,13 +47,15 @@ def import_model(
         size: side of the square that the network sees; else the source's own.
         resize: short side before the centre crop; else size / 0.875 from 96 pixels up, else size.
         stretched: whether pictures are squeezed into the square, both sides to ``resize``; else as the source says.
+        warn: hears which weights are taken, where a file holds two sets of them.
 
     Raises:
         InputError: whatever does not fit, and what to do.
     """
     if isinstance(source, nn.Module):
         names = _names(classes, ())
-        architecture, network = Architecture(f"{CODE}:{type(source).__name__}"), source
+        architecture = Architecture(f"{CODE}:{type(source).__name__}")
+        network = source if weights is None else copy.deepcopy(source)
         stated = _stated_preparation(source)
     else:
         architecture = Architecture.of(source, dict(arguments or {}))
@@ -59,7 +63,7 @@ def import_model(
         network = architecture.plain(len(names)) if weights is not None else architecture.pretrained(source)
         stated = architecture.preparation(source, None if weights is None else Path(weights))
     if weights is not None:
-        found = architecture.needed(read_weights(Path(weights)))
+        found = architecture.needed(read_weights(Path(weights), warn))
         load_weights(network, found, f"{architecture.source} with {len(names)} classes")
     network = wrapped(network, len(names))
     if isinstance(network, Beside):

@@ -34,6 +34,7 @@ def start(
     preparation: Preparation | None = None,
     size: int | None = None,
     seed: int = 0,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
     """A classifier of these classes that is still to be trained: fresh, or a trained body under a fresh head.
 
@@ -45,6 +46,7 @@ def start(
         preparation: of its images; else the source's own.
         size: side of the square that the network sees, where no preparation is given.
         seed: of fresh weights.
+        warn: hears which weights are taken, where a file holds two sets of them.
 
     Raises:
         InputError: whatever does not fit, and what to do.
@@ -63,7 +65,7 @@ def start(
         outputs, head = len(names), head_name(network, len(names))
         model = cut(network, names, head).eval()
         if weights is not None:
-            found = architecture.needed(read_weights(Path(weights)))
+            found = architecture.needed(read_weights(Path(weights), warn))
             last = network.layer if isinstance(network, Beside) else head.removeprefix("network.")
             outputs = len(found[f"{last}.weight"]) if f"{last}.weight" in found else len(names)
             trained = architecture.plain(outputs)

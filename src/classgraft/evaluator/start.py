@@ -70,7 +70,7 @@ class Start:
         if self.weights is None:
             network = architecture.build(2)
             return network, head_name(network)
-        weights = read_weights(Path(self.weights))
+        weights = architecture.needed(read_weights(Path(self.weights)))
         name = head_name(architecture.build(2))
         if f"{name}.weight" not in weights:
             raise InputError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import argparse
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classgraft.errors import InputError, nearest
-from classgraft.models import cifar_resnet, hugging_face, torchvision_nets
+from classgraft.models import cifar_resnet, hugging_face, timm_nets, torchvision_nets
 from classgraft.models.preparation import Preparation, usual_resize
 from classgraft.models.wrapped import wrapped
 
@@ -71,7 +71,7 @@ class Architecture:
                 raise InputError(f"cifar:{self.name} takes no arguments, but was given {_listing(self.arguments)}.")
             return cifar_resnet.build(self.name, classes)
         if self.scheme == "timm":
-            return _timm(self.name, classes, dict(self.arguments))
+            return timm_nets.build(self.name, classes, dict(self.arguments))
         if self.scheme == "torchvision":
             return torchvision_nets.build(self.name, classes, dict(self.arguments))
         if self.scheme == "hf":
@@ -89,8 +89,20 @@ class Architecture:
         return hugging_face.names(self.arguments) if self.scheme == "hf" else ()
 
     def needed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Those of published weights that the network has a place for."""
-        return torchvision_nets.needed(self.name, weights) if self.scheme == "torchvision" else weights
+        """Those of published weights that the network has a place for, under its own keys.
+
+        What every key begins with is taken off (Lightning's ``model.``, ``AveragedModel``'s ``module.``, ...), and
+        keys that timm or torchvision rename as they load are renamed as they do.
+
+        Raises:
+            InputError: where timm would have to resize the weights.
+        """
+        if self.scheme not in ("timm", "torchvision", "hf", "cifar"):  # a network from Python, with any keys
+            return weights
+        weights = _bare(weights)
+        if self.scheme == "torchvision":
+            return torchvision_nets.needed(self.name, weights)
+        return timm_nets.needed(self.name, dict(self.arguments), weights) if self.scheme == "timm" else weights
 
     def preparation(self, source: str = "", weights: Path | None = None) -> Preparation:
         """What the source says of size, mean and standard deviation, of these weights where it knows them."""
@@ -100,15 +112,7 @@ class Architecture:
             return hugging_face.preparation(source.partition(":")[2], self.arguments)
         if self.scheme == "torchvision":
             return torchvision_nets.preparation(self.name, weights.name if weights else "")
-        from timm.models import get_pretrained_cfg
-
-        config = get_pretrained_cfg(self.name)
-        if config is None:
-            return Preparation()
-        size = config.input_size[-1]
-        resize = int(size / config.crop_pct) if size >= 96 else size  # rounded as timm does
-        stretched = config.crop_mode == "squash"
-        return Preparation(size, max(size, resize), tuple(config.mean), tuple(config.std), stretched)  # type: ignore[arg-type]
+        return timm_nets.preparation(self.name)
 
 
 def _short(name: str) -> str:
@@ -116,39 +120,8 @@ def _short(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
-def _timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):
-        raise InputError(f"timm has no network '{name}'.{_nearest_timm(name)}")
-    # timm's own words, such as checkpoint_path, would open files: only the network's may come from outside
-    for key in {*inspect.signature(timm.create_model).parameters, "num_classes"} & set(arguments):
-        raise InputError(f"'{key}' is no argument of the network {name}, but timm's own; leave it out.")
-    try:
-        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
-    except Exception as error:  # constructors raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"timm's {name} does not take these arguments ({_listing(arguments)}): {reason.rstrip('.')}."
-        ) from error
-    return network
-
-
 def _listing(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in arguments.items())
-
-
-def _nearest_timm(name: str) -> str:
-    import difflib
-
-    import timm
-
-    close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-    return (
-        f" The nearest of its {len(timm.list_models())} names are: {', '.join(close)}."
-        if close
-        else " See timm.list_models()."
-    )
 
 
 def argument(text: str) -> tuple[str, Any]:
@@ -164,17 +137,18 @@ def argument(text: str) -> tuple[str, Any]:
 
 NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "state", "params", "weights")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
-AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "params_ema")
-"""Keys of averaged weights; used where there are no others."""
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+"""Keys of averaged weights, which come before the others, as with timm, where they are as complete."""
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every key."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, warn: Callable[[str], None] = lambda sentence: None) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a torch file (``.pth``, ``.pt``, ``.th``, ``.bin``, ...).
 
-    Torch files are opened by torch's weights-only reader alone. Dictionaries under one of ``NESTS``, else ``AVERAGED``,
-    are unwrapped, however deep, and ``PREFIXES`` taken off where all keys have them.
+    Torch files are opened by torch's weights-only reader alone. Dictionaries under one of ``AVERAGED`` or ``NESTS`` are
+    unwrapped, however deep, and ``PREFIXES`` taken off where all keys have them. Where a file holds averaged weights
+    and others, ``warn`` is told which are taken.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}; check the path.")
@@ -182,7 +156,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+            # timm's training script keeps its options beside the weights: a Namespace is a bag of attributes, no more
+            options = torch.serialization.safe_globals([argparse.Namespace])
+            with options, warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on broken files the readers raise nearly anything
         reason = "it is damaged, or holds objects other than tensors, which are not opened"
@@ -191,19 +167,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} cannot be read as a file of tensors ({reason}); save the network's state_dict alone, best as .safetensors."
         ) from error
-    while isinstance(content, dict) and (inner := _nest(content)):
-        content = content[inner]
-    if not isinstance(content, dict) or not content or not all(map(_is_entry, content, content.values())):
+    plain, averaged = _unwrapped(content, (*NESTS, *AVERAGED)), _unwrapped(content, (*AVERAGED, *NESTS))
+    (found, taken), (other, left) = (averaged, plain) if len(averaged[0]) >= len(plain[0]) else (plain, averaged)
+    if other and taken != left:
+        warn(f"{path} holds two sets of weights; those under '{taken}' are taken, those under '{left}' are not.")
+    if not found:
         raise InputError(f"{path} holds no dictionary of tensors; save the network's state_dict alone.")
-    found: dict[str, Tensor] = content
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in found)), ""):
         found = {key.removeprefix(prefix): value for key, value in found.items()}
     return found
 
 
-def _nest(content: dict[Any, Any]) -> str:
-    """The key of the dictionary that holds the weights; empty where this one does."""
-    return next((key for key in (*NESTS, *AVERAGED) if isinstance(content.get(key), dict)), "")
+def _unwrapped(content: Any, nests: Sequence[str]) -> tuple[dict[str, Tensor], str]:
+    """The dictionary of tensors inside, empty where there is none, and the keys that lead to it."""
+    path: list[str] = []
+    for _ in range(16):  # and no further, as a dictionary in a torch file may hold itself
+        if not isinstance(content, dict):
+            break
+        if not (inner := next((key for key in nests if isinstance(content.get(key), dict)), "")):
+            break
+        content = content[inner]
+        path.append(inner)
+    whole = isinstance(content, dict) and all(map(_is_entry, content, content.values()))
+    return content if whole else {}, ".".join(path)
+
+
+def _bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what every key begins with, however often, and without ``AveragedModel``'s count."""
+    while True:
+        counted = {key: value for key, value in weights.items() if key != "n_averaged"}
+        roots = {key[: key.find(".") + 1] for key in counted}
+        if len(roots) != 1 or roots & {"", "timm_model."}:  # the latter is a network of transformers itself
+            return weights
+        weights = {key.removeprefix(*roots): value for key, value in counted.items()}
 
 
 def _is_entry(key: object, value: object) -> bool:
@@ -213,10 +209,10 @@ def _is_entry(key: object, value: object) -> bool:
 def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
     """Fill the network; every key and shape must fit, or an InputError says which do not."""
     own = network.state_dict()
+    wrong = {key: value for key, value in weights.items() if key in own and own[key].shape != value.shape}
     shapes = [
         f"{key} is {tuple(value.shape)} in the file and {tuple(own[key].shape)} in the network"
-        for key, value in weights.items()
-        if key in own and own[key].shape != value.shape
+        for key, value in wrong.items()
     ]
     types = [
         f"{key} is {value.dtype} in the file and {own[key].dtype} in the network"
@@ -232,10 +228,15 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], what: str) -> N
         *_listed("are not in the network", surplus),
     ]
     if complaints:
-        raise InputError(
-            f"The weights do not fit {what}: {'; '.join(complaints)};"
-            " check the architecture, its arguments and the class names."
-        )
+        rows = {
+            len(value) if value.dim() and own[key].shape[1:] == value.shape[1:] else 0 for key, value in wrong.items()
+        }
+        remedy = "check the architecture, its arguments and the class names"
+        if not own.keys() & weights.keys():
+            remedy = "no name is in both, so write the source that they come from (timm:, torchvision:, hf: or cifar:)"
+        elif len(complaints) == len(rows) == 1 and all(rows):  # the last layer alone
+            remedy = f"give as many class names as the file has rows for, {rows.pop()}"
+        raise InputError(f"The weights do not fit {what}: {'; '.join(complaints)}; {remedy}.")
     fitting = OrderedDict(weights)
     fitting._metadata = own._metadata  # type: ignore[attr-defined]  # all fits, so it is of the network's own version
     network.load_state_dict(fitting, strict=False)

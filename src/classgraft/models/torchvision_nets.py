@@ -6,6 +6,7 @@ weights. Both networks then also renormalise their input as torchvision's own we
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,12 @@ from classgraft.errors import InputError, nearest
 from classgraft.models.preparation import Preparation
 
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_RENAMED = (
+    (re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(\.encoder_layer_\d+\.mlp\.)linear_1\."), r"\g<1>0."),
+    (re.compile(r"(\.encoder_layer_\d+\.mlp\.)linear_2\."), r"\g<1>3."),
+)
+"""Keys that torchvision itself renames as it loads: of DenseNets, published so to this day, and of older ViTs."""
 _OWN = {"weights", "progress", "num_classes", "aux_logits"}
 """Arguments of torchvision's constructors that would fetch files or are said otherwise."""
 
@@ -45,8 +52,14 @@ def build(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
 
 
 def needed(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without those of auxiliary heads."""
-    return {key: value for key, value in weights.items() if not key.startswith(_AUXILIARY.get(name, ()))}
+    """The weights without those of auxiliary heads, old keys renamed as torchvision does."""
+    return {_renamed(key): value for key, value in weights.items() if not key.startswith(_AUXILIARY.get(name, ()))}
+
+
+def _renamed(key: str) -> str:
+    for old, new in _RENAMED:
+        key = old.sub(new, key)
+    return key
 
 
 def preparation(name: str, file: str = "") -> Preparation:
