@@ -173,6 +173,17 @@ def test_the_affine_map_says_where_the_square_comes_from(name: str, side: int, s
     assert torch.equal(moved, geometry.act(pixels, size, numbers))
 
 
+def test_prepared_floats_keep_their_bits_whatever_else_is_in_the_batch() -> None:
+    """The cubic shoots over at edges, and is cut at the extremes of the image itself."""
+    images, numbers = (photos(4, 16) > 0.5).float() * 4 - 2, draws(4)
+    images[3] *= 10
+    whole = augment.resized_crop_flip(images, 12, numbers)
+    for k in range(4):
+        assert torch.equal(whole[k : k + 1], augment.resized_crop_flip(images[k : k + 1], 12, numbers[k : k + 1]))
+    assert whole[:3].max() == 2
+    assert whole[:3].min() == -2
+
+
 def test_resized_crop_flip_lies_in_the_canvas() -> None:
     affine = augment.resized_crop_flip_affine(draws(2000), 36, 32)
     extent = affine[:, :, :2].abs().sum(2)

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import classgraft
-from classgraft import InputError
+from classgraft import Images, InputError, Preparation, looking
+from classgraft.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -598,12 +599,15 @@ FLOATS = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         (["a", "b", "c"], {"": FLOATS}, {}, "is empty"),
         (["a", "b", "c"], {"n": FLOATS[:0]}, {}, "'n' has no photo"),
         (["a", "b", "c"], {"n": []}, {}, "no images are given"),
+        (["a", "b", "c"], {}, {}, "There are no photos"),
         (["a", "b", "c"], {"n": ["nowhere.jpg"]}, {}, "'nowhere.jpg' does not exist"),
         (["a", "b", "c"], {"n": FLOATS, "m": FLOATS[:, :, :8, :8]}, {}, "differ in type or size"),
         (["a", "b", "c"], {"n": FLOATS[:, :1]}, {}, "give RGB as uint8 or floats"),
         (["a", "b", "c"], {"n": FLOATS.long()}, {}, "int64"),
         (["a", "b", "c"], {"n": torch.zeros(2, 1, 9, 8, dtype=torch.uint8)}, {}, "uint8 (2, 1, 9, 8)"),
         (["a", "b", "c"], {"n": FLOATS[0, 0]}, {}, "(3, H, W)"),
+        (["a", "b", "c"], {"n": FLOATS[..., :12]}, {}, "give squares of at least 12 pixels"),
+        (["a", "b", "c"], {"n": FLOATS[:, :, :12]}, {}, "give squares of at least 16 pixels"),
         (["a", "b", "c"], {"n": FLOATS}, {"seed": -1}, "seed is -1"),
         (["a", "b", "c"], {"n": FLOATS}, {"shots": 0}, "--shots is 0"),
         (["a", "b", "c"], {"n": FLOATS}, {"method": "glme"}, "Did you mean 'glne'"),
@@ -616,6 +620,92 @@ def test_python_calls_are_refused_with_the_same_sentences(
     with pytest.raises(InputError, match=r"^[^\n]*$") as error:
         classgraft.extend(Tiny(), names, photos, **options)
     assert says in str(error.value)
+
+
+SMALL = Preparation(12, 16)
+
+
+def given(*names: str, shown: int | None = None, preparation: Preparation = SMALL) -> Images:
+    """A grey square of each of the first ``shown`` classes."""
+    labels = torch.arange(len(names) if shown is None else shown)
+    return Images(torch.full((len(labels), 3, 16, 16), 99, dtype=torch.uint8), labels, names, preparation)
+
+
+def tiny(*classes: str) -> classgraft.Bundle:
+    return classgraft.import_model(Tiny(len(classes)), classes=classes, size=SMALL.size, resize=SMALL.resize)
+
+
+@pytest.mark.parametrize("names", [("x ", "e\u0301"), ("\u00a0x", "\u00e9")])
+def test_names_of_images_are_what_those_of_folders_would_be(names: tuple[str, ...]) -> None:
+    assert looking.new_images(given(*names), SMALL).classes == ("x", "\u00e9")
+    known = looking.known_images(tiny("\u00e9", "b", "x"), given(*names))
+    assert (known.classes, known.labels.tolist()) == (("\u00e9", "b", "x"), [2, 0])
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (given("x", ""), "position 2 is empty"),
+        (given("x", "x "), "'x' stands at position 1 and 2"),
+        (given("x\ny"), "unprintable"),
+        (given("x", "y", shown=1), "'y' has no photo"),
+        (given(shown=0), "have no class names"),
+        (
+            given("x", preparation=Preparation(12, 16, (0.0,) * 3, (1.0,) * 3)),
+            "(mean (0.0, 0.0, 0.0) instead of (0.485,",
+        ),
+        (given("x", preparation=Preparation(16, 16)), "(size 16 instead of 12); make them with the bundle's"),
+        (given("x", preparation=Preparation(12, 16, stretched=True)), "(stretched True instead of False)"),
+    ],
+)
+def test_images_that_are_no_new_classes(images: Images, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        looking.new_images(images, SMALL)
+    assert says in str(error.value)
+
+
+def test_images_that_are_prepared_otherwise_or_of_other_classes_are_refused_wherever_they_are_given() -> None:
+    bundle = tiny("a", "b", "c")
+    other = given("a", preparation=Preparation(12, 16, (0.5,) * 3, (0.5,) * 3))
+    for call in (
+        classgraft.predict, classgraft.evaluate, classgraft.train, looking.unlabelled_images, looking.pictures,
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="not prepared as the model takes them"):
+            call(bundle, other)
+    with pytest.raises(InputError, match="of these images: 'zebra'"):
+        classgraft.remember(bundle, given("zebra", "a"), "glne")
+    left = looking.known_images(bundle, given("zebra", "c"), skip_unknown=True)
+    assert (left.classes, left.labels.tolist()) == (bundle.classes, [2])
+    floats = Images(FLOATS, torch.zeros(2, dtype=torch.int64), ("a",), Preparation(16, 16, (0.0,) * 3, (1.0,) * 3))
+    assert len(classgraft.predict(bundle, floats)) == 2  # these the network is given as they are
+
+
+def test_images_in_memory_are_evaluated_by_their_names() -> None:
+    bundle, images = tiny("a", "b", "c"), given("c", "a")
+    (one, two), found = classgraft.predict(bundle, images), classgraft.evaluate(bundle, images)
+    right = [one.classes[0] == "c", two.classes[0] == "a"]
+    assert (found.totals.tolist(), found.accuracy()) == ([1, 0, 1], sum(right) / 2)
+
+
+def test_one_picture_is_one_picture(tmp_path: Path) -> None:
+    file, bundle = photo(tmp_path / "red.png", "red"), tiny("a", "b", "c")
+    for one in (file, str(file), tmp_path):
+        assert [found.name for found in classgraft.predict(bundle, one)] == [str(file)]
+        assert len(looking.in_memory({"x": one}, SMALL)) == 1
+
+
+def test_what_looks_like_a_picture_and_cannot_be_read_is_told(tmp_path: Path) -> None:
+    root, bundle = tmp_path / "p", tiny("a", "b", "c")
+    photo(root / "a/0.png", "red")
+    for name in ("1.heic", "2.HEIC", "notes.txt", "Thumbs.db"):
+        (root / "a" / name).write_bytes(b"x")
+    said: list[str] = []
+    classgraft.api.images_of(open_source(root), SMALL, warn=said.append)
+    classgraft.predict(bundle, root, warn=said.append)
+    looking.known_images(bundle, root, warn=said.append)
+    assert [sentence.split(";")[0] for sentence in said] == 3 * [
+        "2 files are no images that can be read, such as 'a/1.heic'"
+    ]
 
 
 def test_what_has_no_end_is_quoted_with_its_middle_left_out() -> None:

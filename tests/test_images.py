@@ -52,6 +52,38 @@ def test_a_label_without_a_class_name_is_refused(label: int) -> None:
         replace(drawn(), labels=torch.tensor([label] + 11 * [1]))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (torch.zeros(12, 3, 16, 16, dtype=torch.uint8), "uint8 (12, 3, 16, 16); give squares of 12 pixels"),
+        (torch.zeros(12, 3, 8, 8, dtype=torch.uint8), "squares of 12 pixels"),
+        (torch.zeros(12, 3, 12, 16, dtype=torch.uint8), "squares of 12 pixels"),
+        (torch.zeros(12, 3, 12, 16), "float32 (12, 3, 12, 16); give squares of at least 8 pixels"),
+        (torch.zeros(12, 3, 7, 7), "squares of at least 8 pixels"),
+        (torch.zeros(12, 8, 8), "squares of at least 8 pixels"),
+    ],
+)
+def test_pixels_of_which_the_network_would_see_a_corner_are_refused(pixels: Tensor, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        replace(drawn(), pixels=pixels)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), ((0.5,) * 3, (127.5,) * 3), ((-1.0, 0.0, 0.0), (1.0,) * 3)],
+)
+def test_a_mean_and_deviation_of_pixels_up_to_255_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="pixels run from 0 to 1; divide by 255"):
+        Preparation(8, 8, mean, std)  # type: ignore[arg-type]
+
+
+def test_a_network_that_takes_pixels_up_to_255_can_be_told() -> None:
+    pixels = torch.rand(2, 3, 8, 8)
+    told = Preparation(8, 8, (0.0,) * 3, (1 / 255,) * 3)
+    torch.testing.assert_close(told.normalise(pixels), 255 * pixels)
+
+
 def test_the_network_sees_the_normalised_centre() -> None:
     images = drawn()
     seen = images.view(torch.tensor([4, 1]), CPU)

@@ -43,6 +43,7 @@ def table(
     path: Path, labels: pa.Array, names: Sequence[str] | None = None, images: pa.Array | None = None, rows: int = 2
 ) -> Path:
     """A parquet file with `rows` rows a group, as Hugging Face writes it; image i is grey of value i."""
+    path.parent.mkdir(exist_ok=True)
     if images is None:
         images = pa.array([{"bytes": picture(i), "path": f"../{i}.png"} for i in range(len(labels))])
     made = pa.table({"image": images, "label": labels})
@@ -73,6 +74,8 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
             "cafz/x.png": picture(5),
             "Rose/x.png": picture(4),
             "Rose/notes.txt": b"",
+            "Rose/b.HEIC": b"",
+            "Rose/film.mov": b"",
             "Rose/Thumbs.db": b"",
             "Rose/.hidden.png": b"",
             "Rose/.cache/x.png": b"",
@@ -81,6 +84,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
             ".git/x.png": b"",
             "desktop.ini": b"",
             "README": b"",
+            "a.svg": b"",
         },
     )
     source = open_source(root)
@@ -93,7 +97,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
         "tulip/deep/er/a.jpeg",
     ]
     assert source.labels == (0, 1, 2, 3, 3)
-    assert source.ignored == 2
+    assert source.unread == ("Rose/b.HEIC", "Rose/film.mov", "a.svg")  # nobody means the others as photos
     assert source.photos[3].read() == picture(1)
     assert greys(open_source(str(root))) == [4, 5, 3, 1, 2]
 
@@ -116,12 +120,32 @@ def test_opening_reads_no_image(tmp_path: Path) -> None:
         ({"ro\udcffse/a.png": b""}, "unprintable"),
         ({"train/rose/a.png": b"", "test/rose/b.png": b""}, r"splits \(test, train\)"),
         ({"data.zip": b""}, "holds no class"),
+        (
+            {"flowers/rose/a.png": b"", "flowers/tulip/b.png": b""},
+            r"one folder, 'flowers', with .*rose, tulip.*/flowers'",
+        ),
+        ({"train/rose/a.png": b""}, r"one folder, 'train', with folders of its own \(rose\): give '.*/train'"),
     ],
 )
 def test_a_folder_that_is_no_source(tmp_path: Path, files: dict[str, bytes], says: str) -> None:
     with pytest.raises(InputError, match=says) as error:
         open_source(folder(tmp_path, files))
     assert tmp_path.name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("rose/monday/a.png", "rose/tuesday/b.png", "tulip/a.png"),
+        ("rose/monday/a.png", "rose/tuesday/b.png", "rose/c.png"),
+        ("rose/whole/a.png", "rose/whole/b.png"),
+        ("train/a.png",),
+    ],
+)
+def test_a_class_may_have_folders_in_its_own(tmp_path: Path, files: tuple[str, ...]) -> None:
+    source = open_source(folder(tmp_path, dict.fromkeys(files, picture(1))))
+    assert source.classes == tuple(sorted({name.split("/")[0] for name in files}))
+    assert len(source.photos) == len(files)
 
 
 def test_a_path_that_is_no_source(tmp_path: Path) -> None:
@@ -170,15 +194,21 @@ def test_links_inside_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_files_and_flat_folders(tmp_path: Path) -> None:
-    root = folder(tmp_path, {"one": picture(1), "flat/b.png": picture(3), "flat/a.png": picture(2), "flat/t.txt": b""})
+    root = folder(tmp_path, {"one": picture(1), "flat/b.png": picture(3), "flat/a.png": picture(2), "flat/t.cr2": b""})
     source = open_files([root / "one", root / "flat", str(root / "flat" / "b.png")])
     assert source.classes == source.labels == ()
-    assert source.ignored == 1
+    assert source.unread == ("t.cr2",)
     assert [photo.name for photo in source.photos] == [
         str(root / name) for name in ("one", "flat/a.png", "flat/b.png", "flat/b.png")
     ]
     assert greys(source) == [1, 2, 3, 3]
     assert load(source, 2).labels.shape == (0,)
+
+
+def test_one_path_is_one_source(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a.png": picture(1), "b.png": picture(2)})
+    assert greys(open_files(root / "b.png")) == greys(open_files(str(root / "b.png"))) == [2]
+    assert greys(open_files(str(root))) == greys(open_files(open_files(root))) == [1, 2]
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -245,6 +275,27 @@ def test_shards_follow_one_another(tmp_path: Path) -> None:
     assert source.labels == (0, 3, 1, 3, 2, 3)
     assert source.photos[2].name == "train-00001-of-00003.parquet[0]"
     assert greys(source) == [0, 1] * 3
+
+
+def test_shards_whose_names_end_in_a_hash(tmp_path: Path) -> None:
+    for i, end in enumerate(("0a1b2c3d4e5f6789", "fedcba9876543210")):
+        table(tmp_path / f"train-0000{i}-of-00002-{end}.parquet", pa.array(["rose", "lily"]))
+    assert open_source(tmp_path).labels == (1, 0, 1, 0)
+    table(tmp_path / "test-00000-of-00001-0a1b2c3d4e5f6789.parquet", pa.array(["rose"]))
+    with pytest.raises(InputError, match="several tables"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [pa.array([-1, -1]), pa.array([0.5, 1.0]), None])
+def test_labels_that_are_not_taken_are_not_looked_at(tmp_path: Path, labels: pa.Array | None) -> None:
+    path = table(tmp_path / "d/t-0.parquet", pa.array([0, 0]) if labels is None else labels)
+    if labels is None:
+        pq.write_table(pq.read_table(path).drop_columns("label"), path)
+    for where in (path, path.parent):
+        source = open_files([where])
+        assert (source.classes, source.labels, greys(source)) == ((), (), [0, 1])
+        with pytest.raises(InputError, match=r"t-0\.parquet"):
+            open_source(where)
 
 
 def test_train_and_test_never_flow_together(tmp_path: Path) -> None:
@@ -385,6 +436,13 @@ def test_labels_of_a_data_set_without_names(tmp_path: Path, labels: list[Any], c
         open_source(f"hf:{tmp_path / 'd'}")
     source = open_source(f"hf:{tmp_path / 'd'},label=kind")
     assert (source.classes, source.labels) == (classes, (1, 0, 1))
+
+
+def test_labels_of_a_data_set_that_are_not_taken_are_not_looked_at(tmp_path: Path) -> None:
+    written([-1, 0], ["rose"]).save_to_disk(tmp_path / "d")
+    with pytest.raises(InputError, match="-1"):
+        open_source(f"hf:{tmp_path / 'd'}")
+    assert len(open_files(f"hf:{tmp_path / 'd'}").photos) == 2
 
 
 def test_the_split_of_a_data_set_must_be_said(tmp_path: Path) -> None:
@@ -536,6 +594,11 @@ def test_a_class_left_empty_is_named() -> None:
 def test_nothing_left_at_all() -> None:
     with pytest.raises(InputError, match=r"none of the 2 images can be used, '0\.png' first"):
         load(Source((), photos([b"", b""]), ()), 2)
+
+
+def test_the_only_image_is_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match=r"'0\.png' cannot be used: it is empty"):
+        load(Source((), photos([b""]), ()), 2)
 
 
 def test_a_file_that_vanished_is_skipped(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +19,43 @@ from classgraft import catalogue, exporting, novelty, promises
 from classgraft.bundle import Bundle
 from classgraft.card import promised_by
 from classgraft.data.images import Images
-from classgraft.data.sources import Source, open_files
+from classgraft.data.sources import Source
 from classgraft.editing import merge, remove, rename, undo
 from classgraft.errors import InputError
 from classgraft.extending import extend, remember
 from classgraft.folder import check_place, load, save
 from classgraft.history import event_of, settings_of
 from classgraft.importing import import_model
-from classgraft.looking import Sources, chunks, decoded, images_of, known_images, labelled, pictures, unlabelled_images
+from classgraft.looking import Sources, chunks, images_of, known_images, labelled, looked, pictures, unlabelled_images
 from classgraft.metrics import classification
 from classgraft.training.answers import answers
 
 
 def logits_of(
     bundle: Bundle,
-    sources: Sequence[str | Path | Source],
+    sources: Sequence[str | Path | Source | Images],
     *,
     skip_unknown: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Logits (N, K), labels (N,) and names of labelled images, decoded and looked at a chunk at a time."""
+    """Logits (N, K), labels (N,) and names of labelled images; those in files are decoded and looked at a chunk at a time."""
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     names: list[str] = []
-    for images in chunks(bundle, sources, skip_unknown, strict, warn):
+    held = [known_images(bundle, one, strict, warn, skip_unknown) for one in sources if isinstance(one, Images)]
+    files = [one for one in sources if not isinstance(one, Images)]
+    read = chunks(bundle, files, skip_unknown, strict, warn) if files or not held else ()
+    for images in itertools.chain(held, read):
         logits.append(answers(bundle.model, images))
         labels.append(images.labels)
-        names.extend(images.names)
+        names.extend(images.names or ("",) * len(images))
     return torch.cat(logits), torch.cat(labels), names
 
 
 def evaluate(
     bundle: Bundle,
-    *sources: str | Path | Source,
+    *sources: str | Path | Source | Images,
     skip_unknown: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
@@ -76,7 +80,7 @@ class Prediction:
 
 def predict(
     bundle: Bundle,
-    files: Sequence[str | Path] | Images,
+    files: Sources | Images,
     top: int = 5,
     *,
     strict: bool = False,
@@ -84,19 +88,13 @@ def predict(
 ) -> list[Prediction]:
     """Classes of pictures in files, folders, tables and data sets, or of images that are decoded already."""
     found: list[Prediction] = []
-    for images in [files] if isinstance(files, Images) else _unlabelled(bundle, open_files(files), strict, warn):
+    for images in looked(bundle, files, strict, warn):
         logits = answers(bundle.model, images)
         best, scores = logits.softmax(1).topk(min(top, len(bundle.classes))), novelty.unknown(logits)
         columns = (images.names or ("",) * len(images), best.values.tolist(), best.indices.tolist(), scores.tolist())
         for name, values, places, unknown in zip(*columns, strict=True):
             found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values), unknown))
     return found
-
-
-def _unlabelled(bundle: Bundle, source: Source, strict: bool, warn: Callable[[str], None]) -> Iterator[Images]:
-    for _, loaded in decoded(source.photos, bundle.preparation.canvas, strict, warn):
-        labels = torch.zeros(len(loaded.names), dtype=torch.int64)
-        yield Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
 
 
 def train(
@@ -138,9 +136,8 @@ def export(
     ``images`` is a folder of pictures, with or without classes, or a parquet file; None: generated ones.
     """
     exporting.check_needs(format)
-    if images is not None and not isinstance(images, Images):
-        images = pictures(bundle, images, warn)
-    return exporting.export(bundle, format, out, images)
+    seen = None if images is None else pictures(bundle, images, warn)
+    return exporting.export(bundle, format, out, seen)
 
 
 def verify(

@@ -22,7 +22,7 @@ from classgraft.data.sources import open_sources
 from classgraft.errors import InputError
 from classgraft.history import event_of, settings_of
 from classgraft.importing import import_model
-from classgraft.looking import Pictures, Sources, images_of, in_memory, known_images, unlabelled_images
+from classgraft.looking import Pictures, Sources, images_of, in_memory, known_images, new_images, unlabelled_images
 from classgraft.models.classifier import Classifier
 from classgraft.models.detector import Detector
 from classgraft.selftrainers.pseudo_labels import named
@@ -101,7 +101,9 @@ def _extend_bundle(
         raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**32 - 1.")
     chosen, why = choose(method, bundle, old_images is not None)
     extender = _seeded(chosen, settings or {}, seed)
-    if not isinstance(photos, Images):
+    if isinstance(photos, Images):
+        photos = new_images(photos, bundle.preparation)
+    else:
         source = open_sources(photos)
         _refuse_known(bundle, source.classes, update)
         photos = images_of(source, bundle.preparation, strict=strict, warn=warn)

@@ -23,10 +23,12 @@ from classgraft.training.loop import report as tell
 CHUNK = 1024
 """Images decoded at a time where they are looked at once."""
 
+_NONE_LEFT = "No image is left to look at: the model has none of their classes; check the names."
+
 Sources = str | Path | Source | Sequence[str | Path | Source]
 """Labelled images: a folder, a ``.parquet`` file, ``hf:ID``, ``torchvision:NAME``, or several of these."""
-Pictures = Sequence[str | Path] | Tensor
-"""Files of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
+Pictures = str | Path | Sequence[str | Path] | Tensor
+"""Files or folders of images of one class, or their pixels: uint8 (N, 3, H, W), or floats as the network takes them."""
 
 
 def images_of(
@@ -42,6 +44,7 @@ def images_of(
         source, preparation.canvas, strict=strict, progress=lambda done: tell("reading images", done, total)
     )
     _say_skipped(loaded.skipped, warn)
+    _say_unread(source, warn)
     labels = loaded.labels if source.classes else torch.zeros(len(loaded.pixels), dtype=torch.int64)
     return Images(loaded.pixels, labels, source.classes, preparation, loaded.names)
 
@@ -53,6 +56,8 @@ def in_memory(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
     """Photos by the names of their classes, as files or tensors."""
+    if not photos:
+        raise InputError("There are no photos; give some under the name of each class to add.")
     classes = check_names(list(photos))
     stacks = []
     for name, own in zip(classes, photos.values(), strict=True):
@@ -68,7 +73,7 @@ def in_memory(
                 read = (Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in stack)
                 stack = torch.stack([square(picture, preparation.canvas) for picture in read])
         else:
-            stack = images_of(open_files(list(own)), preparation, strict=strict, warn=warn).pixels
+            stack = images_of(open_files(own), preparation, strict=strict, warn=warn).pixels
         if not len(stack):
             raise InputError(f"The class '{name}' has no photo; give one at least.")
         stacks.append(stack)
@@ -82,6 +87,12 @@ def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:
     if skipped:
         more = f" ({len(skipped) - 1} more likewise)" if len(skipped) > 1 else ""
         warn(f"{len(skipped)} corrupt image{'s' * (len(skipped) > 1)} skipped: {skipped[0]}{more}")
+
+
+def _say_unread(source: Source, warn: Callable[[str], None]) -> None:
+    if count := len(source.unread):
+        what = "files are no images that" if count > 1 else "file is no image that"
+        warn(f"{count} {what} can be read, such as '{source.unread[0]}'; save what is wanted of them as JPEG or PNG.")
 
 
 def labelled(
@@ -110,26 +121,12 @@ def chunks(
     photos: list[Photo] = []
     labels: list[int] = []
     for source in opened:
-        found = match(source.classes, bundle.classes)
-        for sentence in found.warnings:
-            warn(sentence)
-        unknown = set(found.unknown)
-        left_out = sum(source.classes[label] in unknown for label in source.labels)
-        if unknown and not skip_unknown:
-            shown = ", ".join(f"'{name}'" for name in found.unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-            raise InputError(
-                f"The model does not have {len(unknown)} of the classes of these images: {shown};"
-                " extend it first, or leave those images out with --skip-unknown."
-            )
-        if unknown:
-            warn(f"{left_out} images of {len(unknown)} classes that the model does not have are left out.")
-        for photo, label in zip(source.photos, source.labels, strict=True):
-            name = source.classes[label]
-            if name not in unknown:
-                photos.append(photo)
-                labels.append(found.found[name])
+        _say_unread(source, warn)
+        places = _places(bundle, source.classes, source.labels, skip_unknown, warn)
+        photos += [photo for photo, place in zip(source.photos, places, strict=True) if place >= 0]
+        labels += [place for place in places if place >= 0]
     if not photos:
-        raise InputError("No image is left to look at: the model has none of their classes; check the names.")
+        raise InputError(_NONE_LEFT)
     left = set(labels)
     for first, loaded in decoded(photos, bundle.preparation.canvas, strict, warn, chunk):
         kept = [labels[first + i] for i in loaded.kept]
@@ -139,6 +136,25 @@ def chunks(
     if left:
         name = bundle.classes[min(left)]
         raise InputError(f"The class '{name}' has no image left: none can be used; add some or leave its folder out.")
+
+
+def _places(
+    bundle: Bundle, classes: Sequence[str], labels: Sequence[int], skip_unknown: bool, warn: Callable[[str], None]
+) -> list[int]:
+    """Of each image the place of its class in the head; -1 where the model does not have it."""
+    found = match(classes, bundle.classes)
+    for sentence in found.warnings:
+        warn(sentence)
+    places = [found.found.get(classes[label], -1) for label in labels]
+    if count := len(found.unknown):
+        if not skip_unknown:
+            shown = ", ".join(f"'{name}'" for name in found.unknown[:5]) + (" ..." if count > 5 else "")
+            raise InputError(
+                f"The model does not have {count} of the classes of these images: {shown};"
+                " extend it first, or leave those images out with --skip-unknown."
+            )
+        warn(f"{places.count(-1)} images of {count} classes that the model does not have are left out.")
+    return places
 
 
 def decoded(
@@ -163,28 +179,94 @@ def decoded(
     _say_skipped(skipped, warn)
 
 
-def known_images(bundle: Bundle, images: Sources | Images, strict: bool, warn: Callable[[str], None]) -> Images:
-    """Images of classes that the model has."""
-    return images if isinstance(images, Images) else labelled(bundle, [open_sources(images)], strict=strict, warn=warn)
+def known_images(
+    bundle: Bundle,
+    images: Sources | Images,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+    skip_unknown: bool = False,
+) -> Images:
+    """Images of classes that the model has, labelled by their places in its head."""
+    if not isinstance(images, Images):
+        return labelled(bundle, [open_sources(images)], skip_unknown=skip_unknown, strict=strict, warn=warn)
+    images = _named(as_taken(images, bundle.preparation))
+    found = _places(bundle, images.classes, images.labels.tolist(), skip_unknown, warn)
+    places = torch.tensor(found, dtype=torch.int64)
+    if (places < 0).any():
+        kept = torch.nonzero(places >= 0)[:, 0]
+        if not len(kept):
+            raise InputError(_NONE_LEFT)
+        images, places = images.subset(kept), places[kept]
+    return dataclasses.replace(images, labels=places, classes=bundle.classes)
+
+
+def new_images(images: Images, preparation: Preparation) -> Images:
+    """A caller's images of classes to add.
+
+    Raises:
+        InputError: they are not prepared as the model takes them, or a name does not do, or of a class there is none.
+    """
+    images = _named(as_taken(images, preparation))
+    for name, count in images.counts.items():
+        if not count:
+            raise InputError(f"The class '{name}' has no photo; give one at least.")
+    return images
+
+
+def as_taken(images: Images, preparation: Preparation) -> Images:
+    """A caller's images, if the model sees them as it sees files: prepared by the same, or as they are."""
+    own = images.preparation
+    floats = images.pixels.dtype.is_floating_point
+    if own == preparation or (floats and not own.normalises and images.pixels.shape[-1] == own.size):
+        return images
+    theirs, ours = dataclasses.asdict(own), dataclasses.asdict(preparation)
+    differs = ", ".join(f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if theirs[key] != ours[key])
+    raise InputError(
+        f"These images are not prepared as the model takes them ({differs}); make them with the bundle's preparation."
+    )
+
+
+def _named(images: Images) -> Images:
+    """With the names of classes as folders would have them."""
+    classes = check_names(images.classes, "the classes of the images")
+    if not classes:
+        raise InputError("These images have no class names; give one a class.")
+    return images if classes == images.classes else dataclasses.replace(images, classes=classes)
+
+
+def looked(
+    bundle: Bundle,
+    where: Sources | Images,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda sentence: None,
+    chunk: int = CHUNK,
+) -> Iterator[Images]:
+    """Pictures whatever their classes, a bounded number at a time (decoded ones as they are); their labels are all 0."""
+    if isinstance(where, Images):
+        yield as_taken(where, bundle.preparation)
+        return
+    source = open_files(where)
+    _say_unread(source, warn)
+    for _, loaded in decoded(source.photos, bundle.preparation.canvas, strict, warn, chunk):
+        labels = torch.zeros(len(loaded.names), dtype=torch.int64)
+        yield Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
 
 
 def pictures(
-    bundle: Bundle, where: str | Path, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
+    bundle: Bundle, where: Sources | Images, warn: Callable[[str], None] = lambda sentence: None, strict: bool = False
 ) -> Images:
-    """Pictures whatever their classes, as the bundle's model takes them; their labels are all 0."""
-    loaded = load_within(open_files([where]), bundle.preparation.canvas, strict=strict)
-    _say_skipped(loaded.skipped, warn)
-    labels = torch.zeros(len(loaded.names), dtype=torch.int64)
-    return Images(loaded.pixels, labels, bundle.classes, bundle.preparation, loaded.names)
+    """Pictures whatever their classes, as the bundle's model takes them, all at once."""
+    (images,) = looked(bundle, where, strict, warn, chunk=1 << 62)
+    return images
 
 
 def unlabelled_images(
     bundle: Bundle,
-    source: str | Path | Images,
+    source: Sources | Images,
     *,
     strict: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Images:
     """Images whose labels nobody knows: files, folders of any form, or a table or data set whose labels are not looked at."""
-    images = source if isinstance(source, Images) else pictures(bundle, source, warn, strict)
+    images = pictures(bundle, source, warn, strict)
     return dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=("",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import time
@@ -16,11 +17,11 @@ from classgraft import catalogue
 from classgraft.bundle import Bundle
 from classgraft.data import folders, parquet
 from classgraft.data.images import Images
-from classgraft.data.sources import Source, open_files, open_source
+from classgraft.data.sources import Source
 from classgraft.errors import InputError
 from classgraft.folder import load
 from classgraft.history import event_of, settings_of
-from classgraft.looking import images_of, labelled
+from classgraft.looking import Sources, known_images, unlabelled_images
 from classgraft.models.classifier import Classifier, folded
 from classgraft.teaching import start
 from classgraft.training.answers import answers
@@ -33,7 +34,7 @@ HELD_OUT = 0.1
 
 def distill(
     teacher: Bundle,
-    images: str | Path | Source | Images,
+    images: Sources | Images,
     student: str | Bundle,
     *,
     method: str = "kd",
@@ -48,7 +49,8 @@ def distill(
     """A bundle of the student, which has learnt the teacher's classes.
 
     It takes the teacher's preparation, so that one square serves both, and its class names; those that were added last
-    are so here too. A tenth of the images is held out, and what was lost is measured on it.
+    are so here too. A tenth of the images is held out (of each class one at
+    least), and what was lost is measured on it.
 
     Args:
         teacher: any bundle.
@@ -81,24 +83,14 @@ def distill(
     else:
         pupil = start(student, teacher.classes, arguments=arguments, preparation=teacher.preparation, seed=seed)
     name = Path(images).name if isinstance(images, str | Path) else ""
-    if not isinstance(images, Images):
-        source = images if isinstance(images, Source) else _opened(images, unlabelled)
-        if source.classes and not unlabelled:
-            images = labelled(teacher, [source], skip_unknown=skip_unknown, strict=strict, warn=warn)
-        else:
-            alone = Source((), source.photos, ())
-            images = images_of(alone, teacher.preparation, strict=strict, warn=warn)
-    elif unlabelled or images.classes == ("",):
-        images = dataclasses.replace(images, labels=torch.zeros_like(images.labels), classes=())
-    elif unknown := [name for name in images.classes if name not in teacher.classes]:
-        if not skip_unknown:
-            raise InputError(
-                f"The teacher does not have the class '{unknown[0]}' of these images; leave them out with skip_unknown, or"
-                " do not look at labels with unlabelled."
-            )
-        images = images.of([name for name in images.classes if name in teacher.classes])
-    seen, held = images.split(HELD_OUT, seed)
-    learnt = distiller.distill(teacher.model, pupil.model.to(teacher.model.device), seen)
+    if unlabelled or _alone(images):
+        found = unlabelled_images(teacher, images, strict=strict, warn=warn)
+        found = dataclasses.replace(found, classes=())
+    else:
+        found = known_images(teacher, images, strict, warn, skip_unknown)
+    seen, held = found.split(HELD_OUT, seed)
+    beginning = copy.deepcopy(pupil.model).to(teacher.model.device)  # a student that is given stays where it is
+    learnt = distiller.distill(teacher.model, beginning, seen)
     lost = lost_on(held, teacher.model, learnt)
     event = event_of(
         "distill",
@@ -120,12 +112,14 @@ def distill(
     return Bundle(learnt, pupil.architecture, pupil.head, pupil.preparation, teacher.added, history)
 
 
-def _opened(where: str | Path, unlabelled: bool) -> Source:
-    path = Path(where)
-    if not unlabelled and path.is_dir() and not parquet.shards(path):
-        inside = folders.entries(path, folders.real(path))
-        unlabelled = bool(inside) and not any(entry.is_dir() for entry in inside)
-    return open_files([where]) if unlabelled else open_source(where)
+def _alone(images: Sources | Images) -> bool:
+    """Whether they bear no labels: a folder of images without folders, or what is unlabelled in memory."""
+    if isinstance(images, Source | Images):
+        return images.classes in ((), ("",))
+    if not isinstance(images, str | Path) or not (path := Path(images)).is_dir() or parquet.shards(path):
+        return False
+    inside = folders.entries(path, folders.real(path))
+    return bool(inside) and not any(entry.is_dir() for entry in inside)
 
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:

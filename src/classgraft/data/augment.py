@@ -92,9 +92,14 @@ class Composed:
         return self.geometry.affine(draws[:, : self.geometry.draws], side, size)
 
 
+def margin(side: int, size: int) -> int:
+    """Pixels from the edge of the canvas to the middle square."""
+    return round((side - size) / 2.0)
+
+
 def centre(pixels: Tensor, size: int, draws: Tensor | None = None) -> Tensor:
     """The middle square, as evaluation sees it."""
-    top, left = (round((side - size) / 2.0) for side in pixels.shape[-2:])
+    top, left = (margin(side, size) for side in pixels.shape[-2:])
     return pixels[..., top : top + size, left : left + size]
 
 
@@ -115,7 +120,7 @@ def flip_affine(draws: Tensor, side: int, size: int) -> Tensor:
 
 
 def _middle(mirror: Tensor, side: int, size: int) -> Tensor:
-    corner = torch.full_like(mirror, round((side - size) / 2.0), dtype=torch.int64)
+    corner = torch.full_like(mirror, margin(side, size), dtype=torch.int64)
     return _window(corner, corner, mirror, side, size)
 
 
@@ -164,7 +169,8 @@ def resized_crop_flip(pixels: Tensor, size: int, draws: Tensor, smallest: float 
     affine = resized_crop_flip_affine(draws, pixels.shape[-1], size, smallest)
     found = sampled(pixels, affine, size, "bicubic", "reflection")
     # it shoots over; prepared floats may lie beyond 0..1
-    return found.clamp_(pixels.amin().clamp(max=0), pixels.amax().clamp(min=1))
+    low, high = (extreme((1, 2, 3), keepdim=True) for extreme in (pixels.amin, pixels.amax))
+    return found.clamp_(low.clamp(max=0), high.clamp(min=1))
 
 
 def resized_crop_flip_affine(draws: Tensor, side: int, size: int, smallest: float = 0.35) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from classgraft.data.decode import FORMATS
@@ -13,6 +14,13 @@ from classgraft.errors import InputError
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 """What marks a file as an image, in lower case."""
 
+_LIKE_PICTURES = {
+    *(".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".tga", ".ico"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw"),
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".3gp"),
+}
+"""What marks a file as a picture or film of a kind that is not read, in lower case."""
+
 _LITTER = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
@@ -20,11 +28,11 @@ _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 def opened(root: Path) -> Source:
     top = real(root)
     folders: dict[str, Path] = {}
-    ignored = 0
+    others: list[Path] = []
     for entry in entries(root, top):
         name = normal(entry.name)
         if not os.path.isdir(entry):
-            ignored += 1
+            others.append(Path(entry))
         elif name in folders:
             twice = f"{folders[name].name!a} and {entry.name!a}"
             raise InputError(f"'{root}' has two folders for class {name!r}, {twice}; rename or merge them.")
@@ -38,19 +46,33 @@ def opened(root: Path) -> Source:
     photos: list[Photo] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found, others = images(folders[name], top)
+        found, left = images(folders[name], top)
         if not found:
-            raise InputError(f"class {name!r} is empty: {no_image(folders[name], others)}")
+            raise InputError(f"class {name!r} is empty: {no_image(folders[name], left)}")
+        if len(classes) == 1:
+            _check_depth(root, folders[name], found)
         photos += [photo(file.relative_to(root).as_posix(), file) for file in found]
         labels += [label] * len(found)
-        ignored += others
-    return Source(classes, tuple(photos), tuple(labels), ignored)
+        others += left
+    return Source(classes, tuple(photos), tuple(labels), unread(others, root))
 
 
-def images(folder: Path, root: Path) -> tuple[list[Path], int]:
-    """The image files in a folder and those inside it, sorted, and the number of other files."""
+def _check_depth(root: Path, folder: Path, found: Sequence[Path]) -> None:
+    """Refuse a lone folder of folders of images: these are the classes, and a level too deep."""
+    parts = [file.relative_to(folder).parts for file in found]
+    inside = sorted({first for first, *_ in parts})
+    if all(len(part) > 1 for part in parts) and (len(inside) > 1 or folder.name.casefold() in _SPLITS):
+        shown = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+        raise InputError(
+            f"'{root}' has one folder, '{folder.name}', with folders of its own ({shown}): give '{folder}' if those are the"
+            f" classes, or put the images of one class straight into '{folder.name}'."
+        )
+
+
+def images(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
+    """The image files in a folder and those inside it, sorted, and the other files."""
     found: list[Path] = []
-    ignored = 0
+    others: list[Path] = []
     seen: set[Path] = set()  # links may lead in circles
     todo = [folder]
     while todo:
@@ -64,8 +86,14 @@ def images(folder: Path, root: Path) -> tuple[list[Path], int]:
             elif os.path.isfile(entry) and Path(entry).suffix.lower() in EXTENSIONS:
                 found.append(Path(entry))
             else:
-                ignored += 1
-    return sorted(found), ignored
+                others.append(Path(entry))
+    return sorted(found), others
+
+
+def unread(others: Sequence[Path], root: Path) -> tuple[str, ...]:
+    """Those of the other files in a folder that a person may take for pictures, by their paths in it, sorted."""
+    like = sorted(file for file in others if file.suffix.lower() in _LIKE_PICTURES)
+    return tuple(printable(file.relative_to(root).as_posix()) for file in like)
 
 
 def entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
@@ -86,10 +114,14 @@ def real(path: os.PathLike[str]) -> Path:
 
 
 def photo(name: str, file: Path) -> Photo:
+    return Photo(printable(name), file.read_bytes)
+
+
+def printable(name: str) -> str:
     # A file name on Linux may hold bytes that are not UTF-8, and a name is printed and written to JSON.
-    return Photo(name.encode("utf-8", "backslashreplace").decode(), file.read_bytes)
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
-def no_image(folder: Path, others: int) -> str:
-    passed = f" but {others} other files" if others else ""
+def no_image(folder: Path, others: Sequence[Path]) -> str:
+    passed = f" but {len(others)} other files" if others else ""
     return f"'{folder}' holds no image{passed}; add some ({', '.join(sorted(EXTENSIONS))})."

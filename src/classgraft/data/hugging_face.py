@@ -19,8 +19,8 @@ from classgraft.errors import InputError
 _OPTIONS = ("split", "config", "image", "label")
 
 
-def opened(name: str, options: Mapping[str, Any]) -> Source:
-    """The labelled images of a data set.
+def opened(name: str, options: Mapping[str, Any], labels: bool = True) -> Source:
+    """The images of a data set; without ``labels`` only their column is looked at.
 
     Raises:
         InputError: it is not there, or it is not told which split, which images or which labels.
@@ -32,18 +32,20 @@ def opened(name: str, options: Mapping[str, Any]) -> Source:
     library = _library()
     table = _table(library, name, options)
     image = _column(where, table, options.get("image"), "image", lambda kind: isinstance(kind, library.Image))
-    label = _column(where, table, options.get("label"), "label", lambda kind: isinstance(kind, library.ClassLabel))
-    kind = table.features[label]
-    names = tuple(kind.names) if isinstance(kind, library.ClassLabel) else None
-    given = list(table.select_columns([label])[:][label])
-    if not all(isinstance(value, int | str | None) for value in given):
-        raise InputError(f"{where}: its column '{label}' holds {kind}; name one of class names or whole numbers.")
     rows = table.select_columns([image]).cast_column(image, library.Image(decode=False))
     inside = (Path(name).resolve() if Path(name).is_dir() else None, *map(Path, _caches(library)))
     trusted = tuple(str(folder) for folder in inside if folder)
     photos = [Photo(f"{where}[{row}]", partial(_read, rows, image, row, trusted)) for row in range(len(rows))]
     if not photos:
         raise InputError(f"{where} holds no rows; give one with images.")
+    if not labels:
+        return Source((), tuple(photos), ())
+    label = _column(where, table, options.get("label"), "label", lambda kind: isinstance(kind, library.ClassLabel))
+    kind = table.features[label]
+    names = tuple(kind.names) if isinstance(kind, library.ClassLabel) else None
+    given = list(table.select_columns([label])[:][label])
+    if not all(isinstance(value, int | str | None) for value in given):
+        raise InputError(f"{where}: its column '{label}' holds {kind}; name one of class names or whole numbers.")
     return labelled(photos, given, names, where)
 
 

@@ -50,6 +50,13 @@ class Images:
                 f"Labels run from {int(self.labels.min())} to {int(self.labels.max())} but there are"
                 f" {len(self.classes)} class names; labels are places in the list of names."
             )
+        shape, own = tuple(self.pixels.shape), self.preparation
+        height, width = shape[2:] if len(shape) == 4 else (0, 0)
+        floats = self.pixels.dtype.is_floating_point
+        if height != width or (height < own.size if floats else height != own.resize):
+            sides = f"squares of {own.resize} pixels, to which their preparation resizes"
+            sides = f"squares of at least {own.size} pixels, which the network sees" if floats else sides
+            raise InputError(f"The images are {str(self.pixels.dtype).removeprefix('torch.')} {shape}; give {sides}.")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -124,10 +131,8 @@ class Images:
 
     def of(self, classes: Sequence[str]) -> Images:
         """The images of these classes, relabelled to their places in ``classes``; classes without images are fine."""
-        place = torch.full((len(self.classes),), -1)
-        for k, name in enumerate(classes):
-            if name in self.classes:
-                place[self.classes.index(name)] = k
+        there = {name: k for k, name in enumerate(classes)}
+        place = torch.tensor([there.get(name, -1) for name in self.classes], dtype=torch.int64)
         kept = torch.nonzero(place[self.labels] >= 0)[:, 0]
         return replace(self.subset(kept), labels=place[self.labels[kept]], classes=tuple(classes))
 
@@ -179,7 +184,8 @@ class Images:
 def joined(first: Images, second: Images) -> Images:
     """Both sets under the classes of the first, then those of the second that the first lacks."""
     classes = first.classes + tuple(name for name in second.classes if name not in first.classes)
-    place = torch.tensor([classes.index(name) for name in second.classes], dtype=torch.int64)
+    there = {name: k for k, name in enumerate(classes)}
+    place = torch.tensor([there[name] for name in second.classes], dtype=torch.int64)
     labels = torch.cat([first.labels, place[second.labels]])
     pixels = together(first.pixels, second.pixels)
     names = tuple(name for part in (first, second) for name in part.names or ("",) * len(part))

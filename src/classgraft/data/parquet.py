@@ -23,7 +23,8 @@ LARGEST_GROUP = 4 << 30
 """Bytes that a row group may unpack to: it is held in memory while its images are decoded."""
 
 
-def opened(paths: Sequence[Path]) -> Source:
+def opened(paths: Sequence[Path], labels: bool = True) -> Source:
+    """The images of a table, or of the shards of one; without ``labels`` only their column is looked at."""
     photos: list[Photo] = []
     given: list[Any] = []
     kinds: list[tuple[str, tuple[str, ...] | None]] = []
@@ -31,19 +32,21 @@ def opened(paths: Sequence[Path]) -> Source:
         try:
             with pq.ParquetFile(path, memory_map=True) as file:
                 check_size(file.metadata, path)
-                kinds.append(_label_kind(file.schema_arrow, path))
-                given += file.read(columns=["label"])["label"].to_pylist()
+                _check_images(file.schema_arrow, path)
+                if labels:
+                    kinds.append(_label_kind(file.schema_arrow, path))
+                    given += file.read(columns=["label"])["label"].to_pylist()
                 sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise InputError(f"'{path}' is not a readable parquet file; get it again or give a folder.") from error
-        if kinds[-1] != kinds[0]:
+        if kinds[-1:] != kinds[:1]:
             raise InputError(f"'{path}' and '{paths[0]}' do not name the same labels; open them one by one.")
         groups = [_RowGroup(path, number) for number in range(len(sizes))]
         places = [(group, row) for group, size in zip(groups, sizes, strict=True) for row in range(size)]
         photos += [Photo(f"{path.name}[{i}]", partial(group.read, row)) for i, (group, row) in enumerate(places)]
     if not photos:
         raise InputError(f"'{paths[0]}' holds no rows; give one with images.")
-    return labelled(photos, given, kinds[0][1], str(paths[0]))
+    return labelled(photos, given, kinds[0][1], str(paths[0])) if labels else Source((), tuple(photos), ())
 
 
 def shards(folder: Path) -> list[Path]:
@@ -52,7 +55,8 @@ def shards(folder: Path) -> list[Path]:
     tables = sorted(Path(entry) for entry in listed if entry.name.lower().endswith(".parquet"))
     if any(map(os.path.isdir, listed)):
         return []
-    if len({re.sub(r"\d+", "#", shard.name) for shard in tables}) > 1:  # train and test must never flow together
+    plain = (re.sub(r"-[0-9a-f]{16}(?=\.)", "", shard.name) for shard in tables)  # older names on the hub end in a hash
+    if len({re.sub(r"\d+", "#", name) for name in plain}) > 1:  # train and test must never flow together
         names = ", ".join(shard.name for shard in tables)
         raise InputError(f"'{folder}' holds several tables, not the numbered shards of one; name one of: {names}.")
     return tables
@@ -103,16 +107,24 @@ def check_size(metadata: Any, path: Path) -> None:
             )
 
 
-def _label_kind(schema: Any, path: Path) -> tuple[str, tuple[str, ...] | None]:
-    """The type of the labels, text or whole number, and for numbers the names in the schema's metadata, if any."""
-    for name in ("image", "label"):
-        if name not in schema.names:
-            has = ", ".join(schema.names)
-            raise InputError(f"'{path}' has no column '{name}' (it has: {has}); rename the one that is meant.")
-    image, label = schema.field("image").type, schema.field("label").type
+def _column(schema: Any, name: str, path: Path) -> Any:
+    """The type of a column."""
+    if name not in schema.names:
+        has = ", ".join(schema.names)
+        raise InputError(f"'{path}' has no column '{name}' (it has: {has}); rename the one that is meant.")
+    return schema.field(name).type
+
+
+def _check_images(schema: Any, path: Path) -> None:
+    image = _column(schema, "image", path)
     binary = image.field("bytes").type if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0 else image
     if not (pa.types.is_binary(binary) or pa.types.is_large_binary(binary)):
         raise InputError(f"'{path}': its column 'image' holds {image}, not encoded images; store the files' bytes.")
+
+
+def _label_kind(schema: Any, path: Path) -> tuple[str, tuple[str, ...] | None]:
+    """The type of the labels, text or whole number, and for numbers the names in the schema's metadata, if any."""
+    label = _column(schema, "label", path)
     if pa.types.is_dictionary(label):
         label = label.value_type
     if pa.types.is_string(label) or pa.types.is_large_string(label):

@@ -37,8 +37,8 @@ class Source:
     photos: tuple[Photo, ...]
     labels: tuple[int, ...]
     """One index into `classes` a photo; empty where nothing is labelled."""
-    ignored: int = 0
-    """Files that were passed over because their extension is not an image's."""
+    unread: tuple[str, ...] = ()
+    """Files beside them that a person may take for pictures, of kinds that are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def together(sources: Sequence[Source]) -> Source:
     place = {name: label for label, name in enumerate(classes)}
     labels = tuple(place[source.classes[label]] for source in sources for label in source.labels)
     photos = tuple(photo for source in sources for photo in source.photos)
-    return Source(classes, photos, labels, sum(source.ignored for source in sources))
+    return Source(classes, photos, labels, tuple(name for source in sources for name in source.unread))
 
 
 def load(
@@ -130,13 +130,15 @@ def load(
                     kept.append(index)
                 if progress:
                     progress(index + 1)
-    check_none_empty(source, kept)
+    check_none_empty(source, kept, skipped)
     labels = [source.labels[index] for index in kept] if source.classes else []
     names = tuple(source.photos[index].name for index in kept)
     return Loaded(pixels[: len(kept)], torch.tensor(labels, dtype=torch.int64), names, tuple(kept), tuple(skipped))
 
 
-def check_none_empty(source: Source, kept: Sequence[int]) -> None:
+def check_none_empty(source: Source, kept: Sequence[int], skipped: Sequence[str] = ()) -> None:
+    if len(skipped) == len(source.photos) == 1:
+        raise InputError(skipped[0])
     if source.photos and not kept:
         first = source.photos[0].name
         raise InputError(f"none of the {len(source.photos)} images can be used, {first!r} first; give other ones.")

@@ -11,7 +11,7 @@ from classgraft.data import folders, hugging_face, parquet, torchvision_sets
 from classgraft.data.photos import Loaded, Photo, Source, check_none_empty, load, together
 from classgraft.errors import InputError
 
-_SCHEMES = {"hf": hugging_face.opened, "torchvision": torchvision_sets.opened}
+_SCHEMES = ("hf:", "torchvision:")
 FORMS = "a folder with one folder a class, a .parquet file, hf:ID or torchvision:NAME"
 
 
@@ -28,10 +28,8 @@ def open_source(where: str | Path) -> Source:
     Raises:
         InputError: there is nothing there, or it is not of this form, or a class is empty or occurs twice.
     """
-    scheme, colon, rest = str(where).partition(":")
-    if colon and scheme in _SCHEMES:
-        name, *options = re.split(r",(?=\w+=)", rest)
-        return _SCHEMES[scheme](name, dict(map(_option, options)))
+    if str(where).startswith(_SCHEMES):
+        return _data_set(str(where))
     path = Path(where)
     if path.is_dir():
         shards = parquet.shards(path)
@@ -51,41 +49,51 @@ def open_sources(where: str | Path | Source | Sequence[str | Path | Source]) -> 
     return together([one if isinstance(one, Source) else open_source(one) for one in several])
 
 
+def _data_set(where: str, labels: bool = True) -> Source:
+    scheme, _, rest = where.partition(":")
+    name, *words = re.split(r",(?=\w+=)", rest)
+    options = dict(map(_option, words))
+    return hugging_face.opened(name, options, labels) if scheme == "hf" else torchvision_sets.opened(name, options)
+
+
 def _option(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
     return key, {"true": True, "false": False}.get(value.lower(), int(value) if value.isdecimal() else value)
 
 
-def open_files(paths: Sequence[str | Path]) -> Source:
+def open_files(paths: str | Path | Source | Sequence[str | Path | Source]) -> Source:
     """Images without labels: files, whatever their extension, and the images in folders and the folders inside.
 
     Tables, folders of nothing but their shards, and data sets (``open_source``) are taken too; their labels are not.
+    One path, or several.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or there are no paths.
     """
-    if not paths:
+    several = [paths] if isinstance(paths, str | Path | Source) else list(paths)
+    if not several:
         raise InputError("no images are given; name files or folders.")
-    photos: list[Photo] = []
-    ignored = 0
-    for where in paths:
-        path = Path(where)
-        if str(where).partition(":")[0] in _SCHEMES or path.suffix.lower() == ".parquet":
-            photos += open_source(where).photos
-        elif path.is_dir():
-            found, others = folders.images(path, folders.real(path))
-            if not found and parquet.shards(path):
-                photos += open_source(path).photos
-                continue
-            if not found:
-                raise InputError(folders.no_image(path, others))
-            photos += [folders.photo(str(file), file) for file in found]
-            ignored += others
-        elif path.exists():
-            photos.append(folders.photo(str(path), path))
-        else:
-            raise InputError(f"'{path}' does not exist; name image files or folders of them.")
-    return Source((), tuple(photos), (), ignored)
+    parts = [one if isinstance(one, Source) else _unlabelled(one) for one in several]
+    photos = tuple(photo for part in parts for photo in part.photos)
+    return Source((), photos, (), tuple(name for part in parts for name in part.unread))
+
+
+def _unlabelled(where: str | Path) -> Source:
+    path = Path(where)
+    if str(where).startswith(_SCHEMES):
+        return _data_set(str(where), labels=False)
+    if path.is_dir():
+        found, others = folders.images(path, folders.real(path))
+        if not found and (tables := parquet.shards(path)):
+            return parquet.opened(tables, labels=False)
+        if not found:
+            raise InputError(folders.no_image(path, others))
+        return Source((), tuple(folders.photo(str(file), file) for file in found), (), folders.unread(others, path))
+    if not path.exists():
+        raise InputError(f"'{path}' does not exist; name image files or folders of them.")
+    if path.suffix.lower() == ".parquet":
+        return parquet.opened([path], labels=False)
+    return Source((), (folders.photo(str(path), path),), ())
 
 
 __all__ = [

@@ -57,11 +57,21 @@ class Preparation:
             raise InputError(
                 f"The mean is {self.mean} and the deviation {self.std}; give three finite numbers each, std above 0."
             )
+        if min(self.mean) < 0 or max(values) > 1:
+            raise InputError(
+                f"The mean is {self.mean} and the deviation {self.std}, but pixels run from 0 to 1; divide by 255 what is meant"
+                " for pixels from 0 to 255."
+            )
 
     @property
     def canvas(self) -> Canvas:
         """What pictures are decoded onto."""
         return Canvas(self.resize, self.size, self.stretched)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether mean and deviation change anything."""
+        return any(self.mean) or set(self.std) != {1.0}
 
     @property
     def share(self) -> float:
@@ -71,7 +81,7 @@ class Preparation:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..1 (B, 3, H, W) to the network's input; prepared images, of any channels, pass as they are."""
-        if not any(self.mean) and set(self.std) == {1.0}:
+        if not self.normalises:
             return pixels
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
