@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import classgraft
-from classgraft import Bundle, Images, InputError
+from classgraft import Bundle, Images, InputError, detectors
 from classgraft.card import card
 
 
@@ -119,6 +119,14 @@ def test_steps_before_a_training_cannot_be_undone_but_those_after_can() -> None:
     assert torch.equal(logits(classgraft.undo(more)), logits(trained))
 
 
+def test_a_network_that_is_given_beside_weights_stays_as_it_was(tmp_path: Path) -> None:
+    save_file(Tiny(seed=1).state_dict(), tmp_path / "w.safetensors")
+    network = Tiny()
+    bundle = classgraft.import_model(network, tmp_path / "w.safetensors", ["a", "b", "c"], size=12)
+    assert torch.equal(network.stem[0].weight, Tiny().stem[0].weight)
+    assert torch.equal(bundle.model.head.weight, Tiny(seed=1).answer.weight)
+
+
 def test_a_network_without_biases_comes_back(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2, bias=False))
     bundle = extended(classgraft.import_model(network, classes=["a", "b"], size=12), "c")
@@ -179,6 +187,22 @@ def test_the_card_tells_what_was_done() -> None:
 # -- the folder ----------------------------------------------------------------------------------------------------
 
 
+def test_a_detector_whose_replacement_was_cut_off_is_found_again(tmp_path: Path) -> None:
+    network = detectors.small(2, 4, 32, (8, 12), hidden=8)
+    detectors.save(detectors.Detector(network, ("a", "b")), tmp_path / "d")
+    (tmp_path / "d").rename(tmp_path / ".d.old")  # where a kill between the two renames leaves it
+    assert detectors.load(tmp_path / "d", network).classes == ("a", "b")
+
+
+def test_a_detector_takes_no_other_folders_place(place: Path) -> None:
+    before = contents(place)
+    detector = detectors.Detector(detectors.small(2, 4, 32, (8, 12), hidden=8), ("a", "b"))
+    for taken in ("grown", "names.txt"):
+        with pytest.raises(InputError, match="which is no detector's; name another folder"):
+            detectors.save(detector, place / taken)
+    assert contents(place) == before
+
+
 def test_files_that_are_not_the_bundles_stay(place: Path) -> None:
     folder = place / "grown"
     (folder / "notes.txt").write_text("mine")
@@ -193,6 +217,27 @@ def test_files_that_are_not_the_bundles_stay(place: Path) -> None:
     assert os.readlink(folder / "link") == "../names.txt"
     assert (place / "names.txt").stat().st_mode == before
     assert not list(folder.glob("undo-*"))
+
+
+def test_a_step_leaves_private_files_private(place: Path) -> None:
+    folder = place / "grown"
+    (folder / "notes.txt").write_text("mine")
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o700 if path == folder else 0o600)
+    assert run("rename", folder, "cyan", "teal").code == 0
+    assert {path.stat().st_mode & 0o077 for path in (folder, folder / "notes.txt", folder / "model.safetensors")} == {0}
+
+
+def test_a_step_from_inside_the_bundle_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = place / "grown"
+    (folder / "deep").mkdir()
+    for inside in (folder, folder / "deep"):
+        monkeypatch.chdir(inside)
+        for given in (folder, os.path.relpath(folder)):
+            ran = run("rename", given, "cyan", "teal")
+            assert (ran.code, "the current directory is in it; change to one outside" in ran.err) == (2, True)
+    assert run("rename", folder, "cyan", "teal", "--out", place / "copy").code == 0
+    assert Path.cwd() == folder / "deep"
 
 
 def test_a_report_does_not_outlive_what_it_reports(place: Path) -> None:

@@ -408,6 +408,95 @@ def test_a_page_of_a_class_that_was_renamed_since_takes_its_new_name(place: Path
     assert "report the one that was extended" in ran.err
 
 
+def test_a_page_of_a_class_that_was_merged_since_takes_its_new_name(place: Path) -> None:
+    done("merge", place / "grown", "cyan", "pink", "--name", "pastel")
+    (place / "new" / "cyan").rename(place / "new" / "pastel")
+    ran = run("report", place / "grown", place / "old", place / "new")
+    assert ran.code == 0
+    said = "'pastel' was two classes in this step, 'cyan' and 'pink'; its images count as 'cyan'."
+    assert ran.err == f"warning: {said}\n"
+    assert "2 classes grafted onto 3" in (place / "grown" / "report.html").read_text("utf-8")
+
+
+STEPS: dict[str, list[str]] = {
+    "extend": ["more", "--out", "link", "--method", "imprint"],
+    "remember": ["old", "--method", "ncm"],
+    "undo": [],
+    "remove": ["red"],
+    "rename": ["red", "rot"],
+    "merge": ["red", "green"],
+    "self-train": ["old", "new", "--epochs", "1", "--batch-size", "4", "--out", "grown"],
+    "distill": ["old", "--student", "cifar:resnet20", "--epochs", "1", "--out", "grown"],
+}
+
+
+@pytest.mark.parametrize("command", STEPS)
+def test_a_step_that_is_taken_meanwhile_is_not_lost(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody renames a class while the command works."""
+    (place / "link").symlink_to("grown")
+    photos(place / "more", ["grey"])
+    opened = classgraft.folder.opened
+
+    def slow(folder: Path, network: None = None) -> object:
+        found = opened(folder, network)
+        monkeypatch.setattr("classgraft.folder.opened", opened)
+        done("rename", place / "grown", "cyan", "teal")
+        return found
+
+    monkeypatch.setattr("classgraft.folder.opened", slow)
+    ran = run(command, place / "grown", *(place / word if (place / word).exists() else word for word in STEPS[command]))
+    assert (ran.code, "was changed after this was made from it; load it again and repeat the step" in ran.err) == (
+        2,
+        True,
+    ), ran
+    assert classgraft.load(place / "grown").classes == (*OLD, "teal", "pink")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    for work in ("api.extend", "api.remember", "api.export", "pages.of_extension", "latent_page.of_latent",
+                 "evaluator.bench.bench"):  # fmt: skip
+        monkeypatch.setattr(f"classgraft.{work}", never)
+    for command in (
+        ["extend", place / "base", place / "new"], ["remember", place / "base", place / "old", "--method", "ncm"],
+        ["export", place / "base", "--format", "timm"], ["report", place / "grown", place / "old"],
+        ["latent", place / "old"], ["bench", "--methods", "rows", "--images", place / "old", "--test", place / "old"],
+    ):  # fmt: skip
+        for out in ("/proc/x", place / "names.txt" / "x"):
+            ran = run(*command, "--out", out)
+            assert (ran.code, is_sentence(ran.err.strip()), str(out) in ran.err) == (2, True, True), ran
+    ran = run("report", place / "grown", place / "old", "--out", place / "new")
+    assert "(it is a folder); name a file in it" in ran.err
+
+
+def test_arguments_of_a_network_that_nobody_builds_are_refused(place: Path) -> None:
+    ran = run(
+        "self-train", place / "base", place / "old", place / "new", "--arch-arg", "nonsense=1", "--out", place / "x"
+    )
+    assert (ran.code, "name it with --student, or leave it out" in ran.err) == (2, True)
+    ran = run("distill", place / "base", place / "old", "--student", place / "grown", "--arch-arg", "nonsense=1", "--out",
+              place / "x")  # fmt: skip
+    assert (ran.code, "is a folder with one; leave it out" in ran.err) == (2, True)
+
+
+def test_as_many_classes_are_shown_as_python_gives(place: Path) -> None:
+    (line,) = done("predict", place / "grown", place / "new/cyan/0.png").out.splitlines()
+    (found,) = classgraft.predict(classgraft.load(place / "grown"), [place / "new/cyan/0.png"])
+    assert line.count("%") == len(found.classes) == 5
+
+
+def test_a_folder_that_is_gone_under_ones_feet_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ran = run("methods")
+    assert (ran.code, is_sentence(ran.err.strip()), "is gone" in ran.err) == (2, True, True)
+
+
 @pytest.mark.parametrize("device", ["foo", "mps", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_a_sentence(device: str, place: Path) -> None:
     ran = run("extend", place / "base", place / "new", "--out", place / "x", "--device", device)

@@ -20,7 +20,7 @@ CONFUSION = torch.tensor([[3, 1, 0], [0, 1, 1], [3, 0, 1]])
 
 
 def counted(new: tuple[int, ...] = (2,)) -> Evaluation:
-    return Evaluation(CLASSES, frozenset(new), CONFUSION, 0.25)
+    return Evaluation(CLASSES, frozenset(new), CONFUSION.to_sparse(), 0.25)
 
 
 def one_hot_logits(predicted: list[int], size: int) -> Tensor:
@@ -63,6 +63,26 @@ def test_evaluation_counts_true_by_predicted() -> None:
     found = evaluation(one_hot_logits(predicted, 3), torch.tensor(labels), CLASSES, [2])
     assert torch.equal(found.confusion, CONFUSION)
     assert (found.classes, found.new) == (CLASSES, {2})
+
+
+def test_many_classes_take_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, labels = tuple(map(str, range(21_841))), torch.tensor([3, 3, 21_840, 5])
+    logits = torch.zeros(4, len(names))
+    logits[torch.arange(4), torch.tensor([3, 9, 3, 9])] = 1.0
+    monkeypatch.setattr(torch.Tensor, "to_dense", None)  # 3.8 GB
+    found = evaluation(logits, labels, names, [21_840])
+    assert found.summary()["per_class"] == {
+        "3": {"n": 2, "accuracy": 0.5},
+        "5": {"n": 1, "accuracy": 0.0},
+        "21840": {"n": 1, "accuracy": 0.0},
+    }
+    assert (found.old, found.added, found.accuracy()) == (1 / 3, 0.0, 0.25)
+    assert found.mistakes == [(3, 9, 1), (5, 9, 1), (21_840, 3, 1)]
+    assert max(part.numel() for part in (found.totals, found.right, found.answered.indices())) <= len(names)
+
+
+def test_the_most_frequent_mistakes_come_first_and_right_answers_are_none() -> None:
+    assert counted().mistakes == [(2, 0, 3), (0, 1, 1), (1, 2, 1)]
 
 
 def test_summary_of_a_confusion_worked_by_hand() -> None:

@@ -277,6 +277,17 @@ def test_folding_keeps_every_image_and_the_classes_mistaken_across_the_line() ->
     assert page._fate(Confusion(counts, names, 4)) == [("old", [480, 360, 4], 844), ("new", [20, 2, 0], 22)]
 
 
+def test_many_classes_take_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = torch.tensor([[3, 3, 21_840], [3, 21_840, 21_840]])
+    counts = torch.sparse_coo_tensor(places, torch.tensor([5, 1, 2]), (21_841, 21_841), check_invariants=True)
+    monkeypatch.setattr(torch.Tensor, "to_dense", None)  # 3.8 GB
+    given = Confusion(counts, tuple(map(str, range(21_841))), 1)
+    drawn, shown, old = page._folded(given)
+    assert ("3" in shown[:old], shown[old:], drawn.sum()) == (True, ["21840"], 8)
+    assert drawn[shown.index("3"), -1] == 1
+    assert page._fate(given) == [("old", [5, 0, 1], 6), ("new", [2, 0, 0], 2)]
+
+
 def test_small_confusions_are_drawn_whole() -> None:
     counts = torch.arange(9).view(3, 3)
     drawn, names, old = page._folded(Confusion(counts, ("a", "b", "c"), 0))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from classgraft.errors import InputError
-from classgraft.storage import recover, replaced
+from classgraft.storage import check_beside, recover, replaced
 
 FILES = ("config.json", "model.safetensors", "pages/report.html")
 
@@ -65,6 +65,24 @@ def test_success_replaces_the_folder_and_leaves_nothing_else(folder: Path) -> No
     assert version(folder) == "new"
     assert os.listdir(folder.parent) == ["bundle"]
     assert folder.stat().st_mode & 0o755 == 0o755
+
+
+def test_what_was_there_keeps_its_permissions_and_what_is_new_has_the_umasks(folder: Path) -> None:
+    folder.chmod(0o700)
+    (folder / "config.json").chmod(0o600)
+    (folder / "model.safetensors").unlink()
+    before = os.umask(0o027)
+    try:
+        with replaced(folder) as fresh:
+            write(fresh, "new")
+            for path in (fresh / "config.json", fresh / "model.safetensors"):
+                path.chmod(0o600)  # as safetensors makes its files
+        put(folder.with_name("other"), "new")
+    finally:
+        os.umask(before)
+    found = [path.stat().st_mode & 0o777 for path in (folder, folder / "config.json", folder / "model.safetensors")]
+    assert found == [0o700, 0o600, 0o640]
+    assert folder.with_name("other").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_folder_that_was_not_there_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -182,6 +200,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"Nothing can be written beside .*bundle"):
         put(tmp_path / "file" / "bundle", "new")
+
+
+def test_a_place_that_cannot_be_written_is_found_without_writing_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "bundle", tmp_path / "file" / "a" / "page.html", Path("/proc/bundle")):
+        with pytest.raises(InputError, match=rf"'{path}' cannot be written"):
+            check_beside(path)
+    check_beside(tmp_path / "a" / "b" / "bundle")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 DRIVER = """

@@ -10,7 +10,6 @@ detectors.undo(grown)                                                 # the bits
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ from classgraft.extenders.detector_rows import DetectorRows, coverage
 from classgraft.metrics.detection import average_precision, mean
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import Proposer, small
-from classgraft.storage import replaced
+from classgraft.storage import held, recover, replaced, sha256
 from classgraft.training.detecting import found, labelled, train, tuned
 
 FORMAT = 1
@@ -123,8 +122,15 @@ def save(detector: Detector, folder: str | Path) -> None:
     """Weights, class names and the blocks of rows, in a folder that is there wholly or not at all.
 
     What the network is made of is not saved: ``load`` is given such a network.
+
+    Raises:
+        InputError: the folder holds anything else, which would be lost; or it cannot be written.
     """
-    with replaced(Path(folder)) as fresh:
+    where = Path(folder)
+    there = {path.name for path in where.iterdir()} if where.is_dir() else {where.name} if where.exists() else set()
+    if others := there - {"config.json", "model.safetensors"}:
+        raise InputError(f"'{where}' holds '{min(others)}', which is no detector's; name another folder.")
+    with replaced(where) as fresh:
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in detector.state_dict().items()}
         save_file(tensors, fresh / "model.safetensors")
         config = {
@@ -132,7 +138,7 @@ def save(detector: Detector, folder: str | Path) -> None:
             "kind": "detector",
             "classes": list(detector.classes),
             "rows": list(detector.rows),
-            "sha256": {"model.safetensors": _sha256(fresh / "model.safetensors")},
+            "sha256": {"model.safetensors": sha256(fresh / "model.safetensors")},
         }
         (fresh / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), "utf-8")
 
@@ -144,16 +150,18 @@ def load(folder: str | Path, network: nn.Module) -> Detector:
         InputError: the folder is damaged or holds something else, or the network has another form.
     """
     where = Path(folder)
+    recover(where)
     try:
-        config = json.loads((where / "config.json").read_text("utf-8"))
-        if config["kind"] != "detector" or config["format"] != FORMAT:
-            raise ValueError("it holds no detector of this format")
-        classes, rows = [str(name) for name in config["classes"]], [int(count) for count in config["rows"]]
-        if min(rows) < 1 or sum(rows) != len(classes) + 1:
-            raise ValueError("its rows are not as many as its classes")
-        if config["sha256"]["model.safetensors"] != _sha256(where / "model.safetensors"):
-            raise ValueError("model.safetensors is not the file that was saved")
-        tensors = load_file(where / "model.safetensors")
+        with held(where, shared=True):
+            config = json.loads((where / "config.json").read_text("utf-8"))
+            if config["kind"] != "detector" or config["format"] != FORMAT:
+                raise ValueError("it holds no detector of this format")
+            classes, rows = [str(name) for name in config["classes"]], [int(count) for count in config["rows"]]
+            if min(rows) < 1 or sum(rows) != len(classes) + 1:
+                raise ValueError("its rows are not as many as its classes")
+            if config["sha256"]["model.safetensors"] != sha256(where / "model.safetensors"):
+                raise ValueError("model.safetensors is not the file that was saved")
+            tensors = load_file(where / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"'{where}' cannot be read as a detector ({error}); save it again.") from error
     detector = Detector(copy.deepcopy(network), classes[: rows[0] - 1])
@@ -174,8 +182,3 @@ def load(folder: str | Path, network: nn.Module) -> Detector:
             f"The network is not of the form that was saved in '{where}' ({why}); make it alike."
         ) from error
     return detector.eval()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

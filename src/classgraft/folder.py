@@ -6,7 +6,7 @@ also loads with ``timm.create_model("local-dir:...")``.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import re
@@ -33,7 +33,7 @@ from classgraft.bundle import (
 from classgraft.card import card
 from classgraft.errors import InputError
 from classgraft.models.wrapped import wrapped
-from classgraft.storage import held, recover, replaced
+from classgraft.storage import check_beside, held, recover, replaced, sha256
 
 OWN = re.compile(
     r"(config|memory|undo-\d+)\.json|(model|memory|undo-\d+)\.safetensors|history\.jsonl|README\.md|report\.html"
@@ -51,9 +51,16 @@ def check_place(folder: str | Path) -> None:
     """Refuse a folder that ``save`` would refuse, before the work is done.
 
     Raises:
-        InputError: it holds something else, or cannot be read.
+        InputError: it holds something else, cannot be read or written, or is around the current directory.
     """
     folder = Path(folder)
+    check_beside(folder)
+    with contextlib.suppress(FileNotFoundError):  # of a current directory that is gone already
+        if Path.cwd().is_relative_to(os.path.realpath(folder)):
+            raise InputError(
+                f"'{folder}' is replaced as a whole, and the current directory is in it; change to one outside and repeat"
+                " the step."
+            )
     try:
         recover(folder)
         with held(folder, shared=True):  # or a bundle that is being replaced at this moment may look like none
@@ -115,7 +122,7 @@ def save(
         lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in bundle.history]
         (fresh / "history.jsonl").write_text("".join(lines), "utf-8")
         config = configuration(bundle)
-        config["graft"]["sha256"] = {path.name: _sha256(path) for path in sorted(fresh.iterdir()) if _is_checked(path)}
+        config["graft"]["sha256"] = {path.name: sha256(path) for path in sorted(fresh.iterdir()) if _is_checked(path)}
         (fresh / "README.md").write_text(card(bundle), "utf-8")
         for name, text in (pages or {}).items():
             (fresh / name).write_text(text, "utf-8")
@@ -161,7 +168,7 @@ def state(folder: str | Path) -> str:
     path = Path(folder) / "config.json"  # which has the checksums of all that counts
     try:
         _regular(path)
-        return _sha256(path)
+        return sha256(path)
     except OSError:
         return ""
 
@@ -195,7 +202,7 @@ def _loaded(folder: Path, network: nn.Module | None) -> Bundle:
         for name, checksum in stated.items():
             if not OWN.fullmatch(name) or not os.path.isfile(folder / name):
                 raise InputError(f"'{folder}' has no file of a bundle called {name!r:.100}; restore the bundle.")
-            if checksum != _sha256(folder / name):
+            if checksum != sha256(folder / name):
                 raise InputError(
                     f"'{folder / name}' is not the file that was saved with this bundle (its checksum differs);"
                     " restore the bundle."
@@ -241,8 +248,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); restore the bundle or import the model again.") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -47,9 +47,12 @@ def of_extension(
     changes: list[tuple[str, str]] = []
     # a removal since then is not what the page is about
     while bundle.undone and bundle.history[-1]["event"] != "extend":
-        if bundle.history[-1]["event"] == "rename":
-            old, new = bundle.history[-1]["classes"]
-            changes.append((old, new))
+        match bundle.history[-1]["event"], bundle.history[-1].get("classes"):
+            case "rename", [old, new]:
+                changes.append((old, new))
+            case "merge", [first, second, new]:
+                note(f"'{new}' was two classes in this step, '{first}' and '{second}'; its images count as '{first}'.")
+                changes.append((first, new))
         bundle = bundle.before()
     if not bundle.undone:
         raise InputError(
@@ -147,7 +150,7 @@ def comparing(
             curves=tuple(curves),
             old_classes=tuple(_class(after, earlier, k) for k in range(first)),
             new_classes=tuple(_class(after, None, k) for k in added),
-            confusion=Confusion(after.confusion, bundle.classes, len(added)),
+            confusion=Confusion(after.answered, bundle.classes, len(added)),
             pairs=_pairs(after, logits, labels, picture),
             cost=Cost(
                 phases=tuple((name, float(seconds)) for name, seconds in event.get("seconds", {}).items()),
@@ -171,8 +174,9 @@ def _parameters(bundle: Bundle) -> int:
 
 
 def _class(after: classification.Evaluation, before: classification.Evaluation | None, k: int) -> ClassResult:
-    count = int(after.confusion[k].sum())
-    return ClassResult(after.classes[k], count, after.accuracy([k]), before.accuracy([k]) if before else None)
+    return ClassResult(
+        after.classes[k], after.count([k]), after.accuracy([k]), before.accuracy([k]) if before else None
+    )
 
 
 def _thinned(curve: tradeoff.Curve, most: int = 400) -> tuple[tuple[float, float], ...]:
@@ -185,15 +189,10 @@ def _pairs(
     found: classification.Evaluation, logits: Tensor, labels: Tensor, picture: Callable[[int], Picture]
 ) -> tuple[Pair, ...]:
     """The most frequent mistakes, with some of their pictures."""
-    mistakes = found.confusion.clone().fill_diagonal_(0)
     pairs = []
-    for flat in mistakes.flatten().topk(min(PAIRS, mistakes.numel())).indices.tolist():
-        true, predicted = divmod(flat, len(found.classes))
-        count = int(mistakes[true, predicted])
-        if not count:
-            break
+    for true, predicted, count in found.mistakes[:PAIRS]:
         places = torch.nonzero((labels == true) & (logits.argmax(1) == predicted))[:PICTURES, 0].tolist()
-        share = count / int(found.confusion[true].sum())
+        share = count / found.count([true])
         pairs.append(
             Pair(found.classes[true], found.classes[predicted], count, share, tuple(picture(i) for i in places))
         )

@@ -220,14 +220,9 @@ def _change(before: Tensor, after: Tensor, labels: Tensor) -> Change | None:
 
 
 def _pairs(found: classification.Evaluation, new: list[int]) -> tuple[Pair, ...]:
-    names, mistakes = found.classes, torch.zeros_like(found.confusion)
-    mistakes[new], mistakes[:, new] = found.confusion[new], found.confusion[:, new]
-    places: list[list[int]] = torch.nonzero(mistakes.fill_diagonal_(0)).tolist()
-    places.sort(key=lambda place: -int(mistakes[place[0], place[1]]))
-    return tuple(
-        Pair(names[true], names[answered], int(mistakes[true, answered]), found.count([true]))
-        for true, answered in places[:PAIRS]
-    )
+    names, added = found.classes, set(new)
+    theirs = [(true, answered, count) for true, answered, count in found.mistakes if added & {true, answered}]
+    return tuple(Pair(names[true], names[said], count, found.count([true])) for true, said, count in theirs[:PAIRS])
 
 
 def _nearest(logits: Tensor, classes: tuple[str, ...], new: list[int]) -> tuple[tuple[str, float], ...]:

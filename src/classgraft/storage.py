@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,8 @@ def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator
     """Yield an empty folder beside ``folder``; on success it takes its place, on any error nothing has changed.
 
     The earlier folder is moved aside before the new one moves in and deleted after; ``recover`` puts it back should the
-    machine stop between those two moves.
+    machine stop between those two moves. What was there keeps its permissions, and what is new has those that the umask
+    leaves.
 
     Args:
         folder: absent, or what is to be replaced.
@@ -44,12 +47,17 @@ def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator
         raise InputError(f"Nothing can be written beside {folder} ({error.strerror}); choose another place.") from error
     state = "the earlier content is untouched"
     try:
+        usual = _usual(fresh)
         yield fresh
-        fresh.chmod(0o755)
-        for path in fresh.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o644)
-                flush(path)
+        files = [path for path in fresh.rglob("*") if path.is_file() and not path.is_symlink()]
+        with held(folder, shared=True):
+            fresh.chmod(
+                _mode(folder, usual)
+            )  # temporary folders, and what safetensors writes, only their owner can read
+            for path in files:
+                path.chmod(_mode(folder / path.relative_to(fresh), usual & 0o666))
+        for path in files:
+            flush(path)
         flush(fresh)
         aside = _aside(folder)
         with held(folder):
@@ -85,6 +93,36 @@ def _fresh(folder: Path) -> tuple[Path, int]:
         if fresh.exists():  # nor in between
             return fresh, lock
         os.close(lock)
+
+
+def _usual(fresh: Path) -> int:
+    """Permissions of a new folder in this one; asking the umask itself would change it for other threads."""
+    inside = fresh / "inside"
+    inside.mkdir()
+    mode = _mode(inside, 0)
+    inside.rmdir()
+    return mode
+
+
+def _mode(path: Path, usual: int) -> int:
+    """Permissions of what is there; else the usual ones."""
+    return stat.S_IMODE(path.stat().st_mode) if os.path.exists(path) else usual
+
+
+def check_beside(path: Path) -> None:
+    """Refuse a file or folder that could not be put in its place, before the work is done.
+
+    Raises:
+        InputError: nothing can be written in the folder around it, there or yet to be made.
+    """
+    real = _real(path)
+    around = next(folder for folder in real.parents if os.path.lexists(folder))
+    try:  # for root is told that it may write anywhere
+        probe, lock = _fresh(around / real.name)
+        probe.rmdir()
+        os.close(lock)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror}); choose another place.") from error
 
 
 def _sweep(folder: Path) -> None:
@@ -166,6 +204,19 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_text(path: Path) -> None:
+    """Refuse a file that ``write_text`` would refuse, before the work is done."""
+    if os.path.isdir(path):
+        raise InputError(f"'{path}' cannot be written (it is a folder); name a file in it.")
+    check_beside(path)
 
 
 def write_text(text: str, path: Path) -> None:

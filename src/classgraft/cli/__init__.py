@@ -33,6 +33,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every script that names come in
     try:
+        os.getcwd()  # torch's libraries end the process where there is none
         code = app(sys.argv[1:] or ["--help"], prog_name="classgraft", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code)
@@ -64,6 +65,8 @@ def _fault(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"'{error.filename}' cannot be used: {error.strerror}; choose another path."
+    if isinstance(error, FileNotFoundError) and error.errno:  # of a call without a name
+        return "The folder that this was started in is gone; change to another one and repeat the command."
     if hasattr(error, "format_message"):  # of the command line's own words
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "classgraft"

@@ -90,7 +90,9 @@ def bench(
     """Send a stream of classes through methods, and measure them after every step."""
     from classgraft.evaluator import words
     from classgraft.evaluator.bench import bench as run
+    from classgraft.storage import check_text
 
+    check_text(out / "results.json")
     recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "augment": augment,
               "milestones": milestones}  # fmt: skip
     steps = {"first": first, "step": step, "classes": classes, "shots": shots, "blur": blur, "sizes": sizes}

@@ -31,7 +31,7 @@ from classgraft.cli.options import (
     Strict,
     WeightDecay,
 )
-from classgraft.cli.running import load, recipe, running, settings_of
+from classgraft.cli.running import changing, recipe, running, settings_of
 from classgraft.cli.terminal import progress, warn
 
 
@@ -69,6 +69,7 @@ def import_(
         size=size,
         resize=resize,
         stretched=stretch,
+        warn=warn,
     )
     api.save(bundle, out)
     print(f"{out}: {source} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels, head '{bundle.head}'")
@@ -89,8 +90,9 @@ def remember(
     from classgraft import api
 
     with running(device, None), progress():
-        after = api.remember(load(bundle), images, method, settings_of(set_), strict=strict, warn=warn)
-    api.save(after, out or bundle)
+        before, save = changing(bundle, out)
+        after = api.remember(before, images, method, settings_of(set_), strict=strict, warn=warn)
+    save(after)
     print(after.history[-1]["sentence"])
 
 
@@ -127,15 +129,14 @@ def extend(
     from classgraft import api
 
     started = time.perf_counter()
-    api.check_place(out)
     settings = recipe(epochs, batch_size, lr, weight_decay, milestones, augment) | settings_of(set_)
     with running(device, precision, run_folder, f"{method} {settings} {shots} {seed} {enrich}"), progress():
-        base = load(bundle)
+        base, save = changing(bundle, out)
         grown = api.extend(
             base, photos, method=method, settings=settings, shots=shots, seed=seed, old_images=old_images or None,
             unlabelled=unlabelled, enrich=enrich, update=update, strict=strict, warn=warn,
         )  # fmt: skip
-    api.save(grown, out)
+    save(grown)
     event = grown.history[-1]
     print(f"{event['sentence']} ({event['why']}) in {time.perf_counter() - started:.1f} s")
     new = event["classes"] or event["updated"]
@@ -149,8 +150,8 @@ def undo(
     """Take back the last extension, removal, renaming or merging."""
     from classgraft import api
 
-    before = load(bundle)
-    api.save(api.undo(before), out or bundle)
+    before, save = changing(bundle, out)
+    save(api.undo(before))
     print(f"taken back: {before.history[-1]['sentence']}")
 
 
@@ -162,8 +163,9 @@ def remove(
     """Remove a class; the others keep their order."""
     from classgraft import api
 
-    smaller = api.remove(load(bundle), name)
-    api.save(smaller, out or bundle)
+    before, save = changing(bundle, out)
+    smaller = api.remove(before, name)
+    save(smaller)
     print(f"{smaller.history[-1]['sentence']}; {len(smaller.classes)} are left")
 
 
@@ -176,8 +178,9 @@ def rename(
     """Give a class another name."""
     from classgraft import api
 
-    renamed = api.rename(load(bundle), old, new)
-    api.save(renamed, out or bundle)
+    before, save = changing(bundle, out)
+    renamed = api.rename(before, old, new)
+    save(renamed)
     print(renamed.history[-1]["sentence"])
 
 
@@ -191,6 +194,7 @@ def merge(
     """Make two classes one, whose probability is the sum of theirs."""
     from classgraft import api
 
-    merged = api.merge(load(bundle), first, second, name)
-    api.save(merged, out or bundle)
+    before, save = changing(bundle, out)
+    merged = api.merge(before, first, second, name)
+    save(merged)
     print(f"{merged.history[-1]['sentence']}; {len(merged.classes)} are left")

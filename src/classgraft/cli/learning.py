@@ -29,8 +29,9 @@ from classgraft.cli.options import (
     Strict,
     WeightDecay,
 )
-from classgraft.cli.running import load, placed, recipe, running, settings_of
+from classgraft.cli.running import changing, placed, recipe, running, settings_of
 from classgraft.cli.terminal import command, progress, warn
+from classgraft.errors import InputError
 
 
 def train(
@@ -68,7 +69,7 @@ def train(
     with running(device, precision, run_folder, f"train {method} {settings} {shots}"), progress():
         source = open_sources(images)
         bundle = teaching.start(
-            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed, warn=warn
         )
         known = api.images_of(source, bundle.preparation, strict=strict, warn=warn)
         bundle = api.train(placed(bundle), known, method, settings, shots=shots)
@@ -100,15 +101,18 @@ def self_train(
     run_folder: RunFolder = None,
     strict: Strict = False,
 ) -> None:
-    """Train on a few labelled and many unlabelled images; epochs are passes over the unlabelled ones."""
-    from classgraft import api, teaching
+    """Train on a few labelled and many unlabelled images; an epoch is a pass over whichever are more."""
+    from classgraft import teaching
     from classgraft.models.sources import argument
 
     started = time.perf_counter()
-    api.check_place(out)
+    if arch_arg and student is None:
+        raise InputError(
+            "--arch-arg is of a fresh network, and none is asked for; name it with --student, or leave it out."
+        )
     settings = recipe(epochs, batch_size, lr, weight_decay, milestones, augment, seed) | settings_of(set_)
     with running(device, precision, run_folder, f"self-train {method} {settings} {student}"), progress():
-        model, pupil = load(bundle), None
+        (model, save), pupil = changing(bundle, out), None
         if student is not None:
             fresh = teaching.start(
                 student,
@@ -121,7 +125,7 @@ def self_train(
         trained = teaching.self_train(
             model, labelled, unlabelled, method, settings, student=pupil, strict=strict, warn=warn
         )
-    api.save(trained, out)
+    save(trained)
     print(f"{trained.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {trained.architecture.source} with {len(trained.classes)} classes")
 
@@ -144,12 +148,13 @@ def latent(
     from classgraft.data.sources import open_sources
     from classgraft.latent_page import of_latent
     from classgraft.models.sources import argument
-    from classgraft.storage import write_text
+    from classgraft.storage import check_text, write_text
 
+    check_text(out)
     with running(device, None), progress():
         source = open_sources(images)
         bundle = teaching.start(
-            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed, warn=warn
         )
         known = api.images_of(source, bundle.preparation, strict=strict, warn=warn)
         known, settings = known.shots(shots, seed) if shots else known, {"seed": seed} | settings_of(set_)
@@ -190,18 +195,20 @@ def distill(
     strict: Strict = False,
 ) -> None:
     """Shrink a model: teach another network its classes, from images with or without labels."""
-    from classgraft import api, shrinking
+    from classgraft import shrinking
     from classgraft.models.sources import argument
 
     started = time.perf_counter()
-    api.check_place(out)
+    if arch_arg and Path(student).is_dir():
+        raise InputError(f"--arch-arg is of a fresh network, and '{student}' is a folder with one; leave it out.")
     settings = recipe(epochs, batch_size, lr, weight_decay, milestones, augment) | settings_of(set_)
     with running(device, precision, run_folder, f"distill {method} {student} {arch_arg} {settings} {seed}"), progress():
+        model, save = changing(teacher, out)
         learnt = shrinking.distill(
-            load(teacher), images, student, method=method, settings=settings,
+            model, images, student, method=method, settings=settings,
             arguments=dict(map(argument, arch_arg)), seed=seed, unlabelled=unlabelled, skip_unknown=skip_unknown,
             strict=strict, warn=warn,
         )  # fmt: skip
-    api.save(learnt, out)
+    save(learnt)
     print(f"{learnt.history[-1]['sentence']}, in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {learnt.architecture.source} with {len(learnt.classes)} classes")

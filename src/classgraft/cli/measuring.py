@@ -34,7 +34,7 @@ def evaluate(
 def predict(
     bundle: BundleArgument,
     files: Annotated[list[str], typer.Argument(help="pictures, folders of pictures, or sources as of evaluate")],
-    top: Annotated[int, typer.Option(help="classes to show for each", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="classes to show for each", min=1)] = 5,
     json_: Json = False,
     strict: Strict = False,
 ) -> None:
@@ -63,11 +63,13 @@ def report(
 ) -> None:
     """Write a page that shows what the last extension gave and what it cost, on labelled images."""
     from classgraft.pages import of_extension
-    from classgraft.storage import write_text
+    from classgraft.storage import check_text, write_text
 
     page = out or bundle / "report.html"
     with progress():
-        html = of_extension(load(bundle), images, skip_unknown=skip_unknown, command=command(), warn=warn)
+        base = load(bundle)
+        check_text(page)
+        html = of_extension(base, images, skip_unknown=skip_unknown, command=command(), warn=warn)
     write_text(html, page)
     print(page)
 

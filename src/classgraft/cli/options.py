@@ -19,7 +19,7 @@ Images = Annotated[
         help="folders with one folder a class, .parquet files, hf:ID[,split=NAME], torchvision:NAME[,root=DIR]"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on standard output")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the images", min=1)]
 BatchSize = Annotated[int | None, typer.Option(help="images a step", min=1)]
 Rate = Annotated[float | None, typer.Option("--lr", help="learning rate at the start")]

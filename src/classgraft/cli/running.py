@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,20 @@ def load(folder: Path) -> Bundle:
     from classgraft import api
 
     return placed(api.load(folder))
+
+
+def changing(folder: Path, out: Path | None) -> tuple[Bundle, Callable[[Bundle], None]]:
+    """The bundle in a folder, and what saves the one that is made of it: in ``out``, or else in the place of the first.
+
+    A step that somebody else takes in the meantime is not lost: the first is replaced only while it is as it was loaded.
+    """
+    from classgraft.folder import check_place, opened, save
+
+    to = folder if out is None else out
+    bundle, state = opened(folder)
+    check_place(to)
+    expecting = state if os.path.realpath(to) == os.path.realpath(folder) else None
+    return placed(bundle), lambda after: save(after, to, expecting=expecting)
 
 
 def placed(bundle: Bundle) -> Bundle:

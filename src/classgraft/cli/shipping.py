@@ -23,7 +23,9 @@ def export(
 ) -> None:
     """Write the model for other tools, and check that it answers there as it does here."""
     from classgraft import api
+    from classgraft.storage import check_beside
 
+    check_beside(out)
     with progress():
         parity = api.export(load(bundle), format_, out, images, warn=warn)
     print(f"{out}: written as {format_}; {parity.sentence}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,18 +44,40 @@ class Evaluation:
     classes: tuple[str, ...]
     new: frozenset[int]
     """Places of the classes that the last extension added."""
-    confusion: Tensor
-    """int64 (K, K): [true, predicted]."""
+    answered: Tensor
+    """int64 (K, K), sparse and coalesced: [true, predicted]. Of 20,000 classes a full matrix takes gigabytes."""
     ece: float | None
     """Expected calibration error over 15 bins."""
 
+    @property
+    def confusion(self) -> Tensor:
+        """int64 (K, K), ``answered`` in full: [true, predicted]."""
+        return self.answered.to_dense()
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """int64 (K,): images of each class."""
+        true, _ = self.answered.indices()
+        return torch.zeros(len(self.classes), dtype=torch.int64).index_add_(0, true, self.answered.values())
+
+    @cached_property
+    def right(self) -> Tensor:
+        """int64 (K,): those that were answered right."""
+        true, predicted = self.answered.indices()
+        counts = self.answered.values() * (true == predicted)
+        return torch.zeros(len(self.classes), dtype=torch.int64).index_add_(0, true, counts)
+
     def accuracy(self, places: Sequence[int] | None = None) -> float | None:
         """Over the images of these classes (all: None); None where there is no image."""
-        confusion = self.confusion if places is None else self.confusion[list(places)]
-        rows = range(len(self.classes)) if places is None else places
-        right = sum(int(self.confusion[k, k]) for k in rows)
-        total = int(confusion.sum())
-        return right / total if total else None
+        chosen = slice(None) if places is None else list(places)
+        total = int(self.totals[chosen].sum())
+        return int(self.right[chosen].sum()) / total if total else None
+
+    @property
+    def mistakes(self) -> list[tuple[int, int, int]]:
+        """(true, predicted, images) where the two differ: the most frequent first, else in the order of the head."""
+        pairs = zip(*self.answered.indices().tolist(), self.answered.values().tolist(), strict=True)
+        return sorted(((t, p, n) for t, p, n in pairs if t != p), key=lambda pair: -pair[2])
 
     @property
     def old_places(self) -> list[int]:
@@ -70,14 +93,13 @@ class Evaluation:
         return self.accuracy(sorted(self.new))
 
     def count(self, places: Sequence[int]) -> int:
-        return int(self.confusion[list(places)].sum())
+        return int(self.totals[list(places)].sum())
 
     def summary(self) -> dict[str, Any]:
         """The object that ``evaluate --json`` prints."""
         per_class = {
-            name: {"n": int(self.confusion[k].sum()), "accuracy": self.accuracy([k])}
-            for k, name in enumerate(self.classes)
-            if int(self.confusion[k].sum())
+            self.classes[k]: {"n": int(self.totals[k]), "accuracy": self.accuracy([k])}
+            for k in self.totals.nonzero()[:, 0].tolist()
         }
         return {
             "old": self.old,
@@ -88,7 +110,7 @@ class Evaluation:
             "n": {
                 "old": self.count(self.old_places),
                 "new": self.count(sorted(self.new)),
-                "all": int(self.confusion.sum()),
+                "all": int(self.totals.sum()),
             },
             "per_class": per_class,
         }
@@ -96,7 +118,7 @@ class Evaluation:
 
 def evaluation(logits: Tensor, labels: Tensor, classes: Sequence[str], new: Sequence[int] = ()) -> Evaluation:
     """From logits (N, K) and labels (N,)."""
-    size = len(classes)
-    confusion = torch.bincount(labels * size + logits.argmax(1), minlength=size * size).view(size, size)
+    pairs, ones = torch.stack([labels, logits.argmax(1)]), torch.ones(len(labels), dtype=torch.int64)
+    answered = torch.sparse_coo_tensor(pairs, ones, (len(classes),) * 2, check_invariants=True).coalesce()
     ece = calibration_error(logits.softmax(1), labels) if len(labels) else None
-    return Evaluation(tuple(classes), frozenset(new), confusion, ece)
+    return Evaluation(tuple(classes), frozenset(new), answered, ece)

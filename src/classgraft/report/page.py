@@ -232,13 +232,16 @@ def _folded(confusion: Confusion) -> tuple[Tensor, list[str], int]:
 
     Whole up to `DRAWN` classes; beyond, the classes most involved with the other side and all others as one.
     """
-    counts = confusion.counts.to_dense().cpu().double()
+    true, answer, images = _listed(confusion)
     total, old = len(confusion.names), len(confusion.names) - confusion.new
-    wrong = counts - counts.diag().diag()
-    across = wrong.clone()
-    across[:old, :old] = across[old:, old:] = 0
-    mistakes = wrong.sum(0) + wrong.sum(1)
-    involved = across.sum(0) + across.sum(1) + mistakes / (mistakes.max() + 1)
+
+    def of_each(images: Tensor) -> Tensor:
+        """(K,): images of each class and images taken for it."""
+        none = torch.zeros(total, dtype=torch.float64)
+        return none.index_add_(0, true, images.double()).index_add_(0, answer, images.double())
+
+    mistakes = of_each(images * (true != answer))
+    involved = of_each(images * ((true < old) != (answer < old))) + mistakes / (mistakes.max() + 1)
     keep_new = confusion.new if total <= DRAWN else min(confusion.new, 16)
     keep_old = old if total <= DRAWN else 28 - keep_new
     parts = [
@@ -246,11 +249,18 @@ def _folded(confusion: Confusion) -> tuple[Tensor, list[str], int]:
         _apart(involved[old:], old, keep_new, "other new"),
     ]
     groups = [group for part in parts for group in part]
-    member = torch.zeros(len(groups), total, dtype=torch.float64)
-    for row, (_, indices) in zip(member, groups, strict=True):
-        row[indices] = 1
+    group = torch.zeros(total, dtype=torch.int64)
+    for g, (_, indices) in enumerate(groups):
+        group[indices] = g
     names = [rest or confusion.names[indices[0]] for rest, indices in groups]
-    return member @ counts @ member.T, names, len(parts[0])
+    counts = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+    return counts.index_put_((group[true], group[answer]), images.double(), accumulate=True), names, len(parts[0])
+
+
+def _listed(confusion: Confusion) -> tuple[Tensor, Tensor, Tensor]:
+    """(M,) each: truth, answer and images of every pair that there is; a full matrix of many classes takes gigabytes."""
+    counts = confusion.counts.cpu().to_sparse().coalesce()
+    return *counts.indices(), counts.values()
 
 
 def _apart(score: Tensor, first: int, keep: int, rest: str) -> list[tuple[str, list[int]]]:
@@ -263,12 +273,12 @@ def _apart(score: Tensor, first: int, keep: int, rest: str) -> list[tuple[str, l
 
 def _fate(confusion: Confusion) -> list[tuple[str, list[int], int]]:
     """(side, [right, wrong among old, wrong among new], images) for the sides old and new that have images."""
-    counts = confusion.counts.to_dense().cpu()
+    true, answer, images = _listed(confusion)
     old = len(confusion.names) - confusion.new
     fates = []
-    for side, rows in (("old", slice(0, old)), ("new", slice(old, None))):
-        right = int(counts.diag()[rows].sum())
-        to_old, to_new = int(counts[rows, :old].sum()), int(counts[rows, old:].sum())
+    for side, here in (("old", true < old), ("new", true >= old)):
+        right = int(images[here & (true == answer)].sum())
+        to_old, to_new = (int(images[here & there].sum()) for there in (answer < old, answer >= old))
         wrong = [to_old - right, to_new] if side == "old" else [to_old, to_new - right]
         if to_old + to_new:
             fates.append((side, [right, *wrong], to_old + to_new))
