@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from classgraft.errors import InputError
-from classgraft.models.classifier import Classifier, Head, feature_width, frozen
+from classgraft.models.classifier import Classifier, Head, feature_width, frozen, untrained
 
 OLD = ("ant", "bee", "cow")
 
@@ -211,6 +212,16 @@ def test_a_head_gives_copies_of_its_rows() -> None:
     model.head.bias.zero_()
     assert state(model) == before
     assert not model.head.weight.requires_grad
+
+
+def test_without_normalisation_the_biases_tell_whether_a_body_was_trained() -> None:
+    fresh = torchvision.models.squeezenet1_1().features
+    assert untrained(fresh)
+    with torch.no_grad():
+        fresh[0].bias[0] = 0.1
+    assert not untrained(fresh)
+    assert not untrained(nn.Conv2d(3, 4, 3, bias=False))  # nothing tells
+    assert untrained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))  # the norm tells
 
 
 def test_a_frozen_copy_no_longer_learns() -> None:

@@ -444,6 +444,13 @@ def test_the_balanced_stage_sees_as_many_images_of_every_class_and_moves_the_hea
     assert not torch.equal(grown.head.weight, unbalanced.head.weight)
 
 
+def test_a_balanced_stage_of_no_epoch_leaves_the_head_that_was_learnt() -> None:
+    """Not a fresh one that never learns."""
+    _, grown = stream(DER(exemplars=9, balancing=0.0, recipe=SHORT), (NAMES[:2], NAMES[2:4]))
+    _, control = stream(DER(exemplars=9, finish="none", recipe=SHORT), (NAMES[:2], NAMES[2:4]))
+    assert torch.equal(grown.head.weight, control.head.weight)
+
+
 def test_probabilities_are_those_at_the_temperature_that_was_learnt_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last fit's own logits over delta are the logits afterwards."""
     last: dict[str, Tensor] = {}

@@ -30,8 +30,9 @@ from classgraft.losses.detection import bounded_regression, smooth_regression, w
 from classgraft.models.classifier import frozen
 from classgraft.models.detector import Detector
 from classgraft.models.detector_parts import small
-from classgraft.training import proposing, sampling
-from classgraft.training.detecting import RECIPE, found, terms, train
+from classgraft.models.preparation import Preparation
+from classgraft.training import detecting, proposing, sampling
+from classgraft.training.detecting import RECIPE, found, labelled, terms, train
 from classgraft.training.proposing import ridge, shifted, views
 
 CPU = torch.device("cpu")
@@ -47,6 +48,19 @@ def given(images: Boxed, count: int = 3) -> tuple[Tensor, list[dict[str, Tensor]
 
 def draws(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def cropped(images: Boxed) -> Boxed:
+    """The same views, cut out of larger pictures."""
+    pixels = nn.functional.pad(images.images.pixels, [8] * 4, value=105)
+    given = Preparation(SIDE, SIDE + 16, (0.0,) * 3, (1.0,) * 3)
+    return replace(images, images=replace(images.images, pixels=pixels, preparation=given), boxes=images.boxes + 8)
+
+
+def outside() -> Boxed:
+    """Pictures whose boxes a view does not show."""
+    images = cropped(squares(3, NEW))
+    return replace(images, boxes=torch.tensor([[0.0, 0.0, 7.0, 7.0]]).repeat(len(images.boxes), 1))
 
 
 # -- losses ---------------------------------------------------------------------------------------------------------
@@ -203,6 +217,7 @@ def test_a_trained_detector_finds_what_it_was_trained_on() -> None:
         (lambda: detectors.undo(detector()), "Nothing was added"),
         (lambda: detectors.extend(detector(), squares(3)), "name no new class"),
         (lambda: detectors.extend(detector(), squares(3), tune=-1), "tune is -1"),
+        (lambda: detectors.extend(detector(), outside()), "No new box lies in the part"),
         (
             lambda: detectors.extend(detector(), replace(squares(3), classes=("red", "yellow")).of(("gold", "yellow"))),
             "The class 'gold' has no box",
@@ -376,6 +391,22 @@ def test_without_competition_a_grown_detector_finds_what_it_found_bit_for_bit(gr
             assert {key: one[key].tolist() for key in one} == {key: two[key].tolist() for key in two}
     assert len(grown.proposers) == 1
     assert any(len(one["boxes"]) for one in trained()(pictures(8)))
+
+
+def test_finds_in_a_crop_lie_where_the_picture_shows_them() -> None:
+    images = squares(4).of(NEW)
+    plain, found_ = (labelled(trained(), each) for each in (images, cropped(images)))
+    assert len(plain.boxes) > 2
+    torch.testing.assert_close(found_.boxes, plain.boxes + 8)
+    assert torch.equal(found_.labels, plain.labels)
+
+
+def test_a_find_that_rounding_puts_beyond_the_border_is_cut_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond = {"boxes": torch.tensor([[-1e-5, 4.0, 10.0, 32.00003]]), "labels": torch.tensor([2])}
+    monkeypatch.setattr(detecting, "found", lambda *given: [{**beyond, "scores": torch.tensor([0.9])}])
+    known = labelled(detector(), squares(1, NEW))
+    assert known.boxes[-1].tolist() == [0, 4, 10, 32]
+    assert known.classes[known.labels[-1]] == "green"
 
 
 def blind() -> Detector:

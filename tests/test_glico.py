@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small import classifier, images
+from small import CLASSES, classifier, images
 from torch import Tensor, nn
 
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
 from classgraft.latent_page import WAYS, of_latent
-from classgraft.models.classifier import untrained
+from classgraft.models.classifier import Classifier, Head, untrained
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
 from classgraft.trainers.glico import GLICO, TransductiveGLICO, enriched
@@ -140,6 +140,16 @@ def test_pictures_between_have_both_ends_shades_and_the_class_s_place() -> None:
     assert made.shape == (12, 3, 12, 12)
     corners = torch.stack([made[:, :, t : t + 6, s : s + 6].mean((1, 2, 3)) for t, s in [(0, 0), (0, 6), (6, 0)]], 1)
     assert torch.equal(corners.argmax(1), known.labels)
+
+
+def test_a_trained_body_without_norms_compares_pictures_and_a_fresh_one_does_not() -> None:
+    quick = GLICO(dimension=8, width=4, drawing=2, recipe=Recipe(1, 8, lr=0.01))
+    for bias in (0.0, 0.1):
+        body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        nn.init.constant_(body[0].bias, bias)
+        model = Classifier(body, Head([nn.Linear(8, 3)]), CLASSES)
+        points = [dataclasses.replace(quick, perceptual=p).learnt(model, blobs(), 3).points for p in (None, 0.0)]
+        assert torch.equal(*points) == (not bias)
 
 
 def test_a_body_compares_pictures_only_where_it_is_trained() -> None:

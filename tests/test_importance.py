@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
 from classgraft.extenders.ewc import EWC
 from classgraft.extenders.mas import MAS
+from classgraft.extenders.ncm import NearestClassMean
+from classgraft.extenders.slda import SLDA
 from classgraft.models.classifier import Classifier
+from classgraft.training import gradients
 from classgraft.training.answers import answers
 from classgraft.training.fisher import fisher_information
 from classgraft.training.importance import Importance, around, holding, moved, summed
@@ -140,6 +144,26 @@ def test_mas_equals_a_slow_loop_over_images() -> None:
     close(memory.importance, expected)
 
 
+def test_of_large_networks_fewer_images_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image's gradient is as large as what learns; of small networks 32 fit."""
+    model, seen, sizes = classifier().eval(), images(35), []
+    honest = gradients.of_each
+
+    def noting(module: nn.Module, loss: Any, shown: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        sizes.append(len(shown))
+        return honest(module, loss, shown, targets)
+
+    monkeypatch.setattr(gradients, "of_each", noting)
+    expected = fisher_information(model, seen, "empirical")
+    assert sizes == [32, 3]
+    each = sum(p.nbytes for p in model.parameters())
+    for room, parts in ((10 * each, [10, 10, 10, 5]), (each // 2, [1] * 35)):
+        sizes.clear()
+        monkeypatch.setattr(gradients, "ROOM", room)
+        close(fisher_information(model, seen, "empirical"), expected)
+        assert sizes == parts
+
+
 def test_mas_looks_at_unlabelled_images_alone_where_there_are_any() -> None:
     model, seen, other = classifier(), images(10), images(12, seed=1)
     unlabelled = replace(other, labels=torch.zeros(12, dtype=torch.int64), classes=("",))
@@ -220,6 +244,40 @@ def test_rows_that_came_later_join_when_they_are_remembered(merge: object) -> No
     found = merge(before, now)  # type: ignore[operator]
     assert torch.equal(found.importance[HEAD], torch.full((3, 8), 2.0))
     assert torch.equal(found.importance["head.blocks.1.weight"], torch.full((2, 8), 7.0))
+
+
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [
+        (EWC(), NearestClassMean()),  # blocks of other names
+        (EWC(), SLDA()),  # of the same names and other shapes
+        (EWC(online=True), SLDA()),
+        (MAS(), NearestClassMean("euclidean")),
+    ],
+    ids=["ewc-ncm", "ewc-slda", "online-slda", "mas-ncm"],
+)
+def test_of_a_head_that_another_method_made_anew_nothing_is_left_and_of_the_body_all(
+    method: EWC | MAS, other: NearestClassMean | SLDA
+) -> None:
+    model, later = classifier(), Task(("dog",), replace(images(4), labels=torch.zeros(4).long(), classes=("dog",)))
+    known = Task(model.classes, images(9))
+    memory = method.remember(model, known, None)
+    anew = other.extend(model, other.remember(model, known, None), later)
+    found, alone = method.remember(anew, later, memory), method.remember(anew, later, None)
+    for name, part in alone.importance.items():
+        if name.startswith("head."):
+            assert torch.equal(found.importance[name], part)
+            assert torch.equal(found.anchor[name], alone.anchor[name])
+        else:
+            torch.testing.assert_close(found.importance[name], part + memory.importance[name])
+    assert found.importance.keys() == alone.importance.keys()
+
+
+@pytest.mark.parametrize("merge", [summed, moved])
+def test_what_was_remembered_of_another_body_is_refused_by_name(merge: object) -> None:
+    before, now = (around(classifier(), {name: classifier().get_parameter(name)}) for name in ("body.0.weight", HEAD))
+    with pytest.raises(InputError, match=r"body\.0\.weight.*remember it again"):
+        merge(before, now)  # type: ignore[operator]
 
 
 def test_the_penalty_is_zero_where_it_was_taken_and_leaves_new_rows_alone() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from classgraft.data.images import Images
 from classgraft.errors import InputError
+from classgraft.training import sealed
 from classgraft.training.carries import digest
 from classgraft.training.engine import engine
 from classgraft.training.journal import keeping
@@ -118,6 +120,21 @@ def test_a_broken_journal_never_pushes_out_a_good_one(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         trained(tmp_path, 1)
     assert (tmp_path / "run-000.previous").read_bytes() == good
+
+
+def test_writing_takes_no_more_memory_where_a_file_stands_already(tmp_path: Path) -> None:
+    """The file before is read for its digest alone; its tensors are not made again."""
+    path, content, peaks = tmp_path / "run-000.journal", {"weight": torch.arange(1 << 20)}, []
+    for _ in range(3):
+        tracemalloc.start()
+        sealed.write(path, content)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 1.2 * peaks[0]
+    for kept in (path, sealed.previous(path)):
+        found = sealed.read(kept)
+        assert found is not None
+        assert torch.equal(found["weight"], content["weight"])
 
 
 def other_images() -> Images:

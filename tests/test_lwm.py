@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small import CLASSES, classifier, images
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.extenders import lwm
 from classgraft.extenders.lwf import LwF
-from classgraft.extenders.lwm import LwM
+from classgraft.extenders.lwm import LwM, drawing
 from classgraft.losses.attention import attention_distance, grad_cam
 from classgraft.models.classifier import Classifier, Head, frozen
 from classgraft.models.stages import Tapped
 from classgraft.training.attention import attended, attended_before, looked_at
+from classgraft.training.carries import digest
 from classgraft.training.recipe import Recipe
 
 LATER = ("dog", "elk")
@@ -214,6 +219,55 @@ def test_maps_are_of_evaluation_mode_whatever_mode_the_network_learns_in(
     assert len(seen) == 12
     if not statistics:  # those that follow have moved by a batch before the first map
         assert seen[0] < 1e-5
+
+
+class Beside(nn.Module):
+    """A branch beside its input, which chance may change."""
+
+    def __init__(self, chance: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.branch, self.chance = nn.Conv2d(8, 8, 1), chance
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.chance(self.branch(x))
+
+
+class Function(nn.Module):
+    """Dropout by a function, as of timm's networks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, self.training)
+
+
+CHANCES = {"torchvision": StochasticDepth(0.5, "row"), "timm": DropPath(0.5), "function": Function()}
+
+
+@pytest.mark.parametrize("name", CHANCES)
+def test_no_map_hangs_on_chance_whatever_it_is_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def noting(now: Tensor, before: Tensor) -> Tensor:
+        found = attention_distance(now, before)
+        seen.append(float(found.detach()))
+        return found
+
+    monkeypatch.setattr(lwm, "attention_distance", noting)
+    model = classifier()
+    model.body[3] = Beside(CHANCES[name])
+    LwM(recipe=replace(SHORT, lr=1e-9, epochs=1)).extend(model, None, later())
+    assert len(seen) == 3
+    assert max(seen) < 1e-5
+
+
+def test_whether_there_is_chance_is_told_without_a_trace() -> None:
+    torch.manual_seed(3)
+    state, model = torch.get_rng_state(), classifier()
+    before = digest(model)
+    assert not drawing(model, inputs(1))
+    model.body[3] = Function()
+    assert drawing(model, inputs(1))
+    assert (digest(model), model.training) == (before, True)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_network_that_looks_nowhere_still_learns() -> None:

@@ -126,6 +126,17 @@ def test_features_themselves_come_back_each_as_often() -> None:
     assert more.classes["b"] is kept.classes["b"]
 
 
+def test_features_themselves_are_all_kept_however_many() -> None:
+    features, labels = drawn(600)
+    kept = exactly(features[:597], labels[:597], ("a",))
+    more = exactly(features[597:600], labels[597:600], ("a",), kept).classes["a"]
+    assert torch.equal(more.mean, features[:600])
+    assert more.count == 600
+    mixed = fitted(features[597:600], labels[597:600], ("a",), Form("diagonal"), kept).classes["a"]
+    torch.testing.assert_close(mixed.centre, features[:600].mean(0), atol=1e-2, rtol=0)
+    assert len(Mixtures({"a": mixed}, None).photos("a", torch.Generator())) == 500
+
+
 @pytest.mark.parametrize("covariance", ["spherical", "diagonal", "low-rank"])
 def test_a_class_in_parts_ends_as_in_one(covariance: str) -> None:
     features, _ = drawn(100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import classgraft
 from classgraft import catalogue
 from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
+from classgraft.extenders import ranpac
 from classgraft.extenders.fecam import FeCAM
 from classgraft.extenders.knn import NearestNeighbours
 from classgraft.extenders.ncm import NearestClassMean
@@ -30,8 +32,8 @@ from classgraft.models.classifier import Classifier, Head, feature_width
 from classgraft.models.heads import build
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
-from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants
-from classgraft.training.moments import Moments, moments
+from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants, linear
+from classgraft.training.moments import Moments, covered, moments, places, with_new
 
 NAMES = tuple("abcdef")
 METHODS: list[Any] = [
@@ -120,6 +122,16 @@ def test_moments_are_those_of_numpy_far_from_the_origin(spread: Any) -> None:
     scatters = np.array([(len(x) - 1) * np.cov(x.T) for x in own])
     expected = {"none": scatters[:0], "shared": scatters.sum(0, keepdims=True), "each": scatters}[spread]
     np.testing.assert_allclose(kept.scatter, expected, rtol=1e-5 if spread == "each" else 1e-9, atol=1e-3)
+
+
+def test_many_classes_are_found_at_once() -> None:
+    """A search of the whole list for each of so many names takes ten seconds and more."""
+    first, second = (tuple(f"{word} {k}" for k in range(20_000)) for word in ("old", "new"))
+    model, began = Classifier(nn.Flatten(), Head([linear(torch.zeros(20_000, 1), None)]), first), time.process_time()
+    known = with_new(first, second[::-1])
+    assert places(second, known).tolist() == list(range(40_000 - 1, 20_000 - 1, -1))
+    assert covered(model, known, (), "ncm") == first
+    assert time.process_time() - began < 2
 
 
 @methods
@@ -224,6 +236,20 @@ def test_more_shrinkage_of_slda_tends_to_the_nearest_mean() -> None:
     assert not torch.equal(logits(usual, test).argmax(1), logits(nearest, test).argmax(1))
 
 
+def test_slda_without_inverse_says_what_to_change() -> None:
+    features, labels = world(count=3)
+    with pytest.raises(InputError, match=r"shrinkage 0\.0 the covariance has no inverse; raise shrinkage"):
+        stream(SLDA(shrinkage=0.0), features, labels, "abc")
+
+
+@methods
+def test_features_that_are_no_numbers_are_refused(method: Any) -> None:
+    features, labels = world(count=3)
+    features[4, 2] = torch.nan
+    with pytest.raises(InputError, match="no finite numbers"):
+        stream(method, features, labels, "abc")
+
+
 def slow_fecam(features: Tensor, labels: Tensor, test: Tensor, method: FeCAM) -> np.ndarray:
     """Distances (N, K) as the equations state them, one element after the other."""
     x, t = features.double().numpy() ** method.power, test.double().numpy() ** method.power
@@ -279,7 +305,8 @@ def test_the_ridge_is_the_best_on_images_held_out() -> None:
     method = RanPAC(width=60)
     held = held_out(labels, 0)
     assert torch.bincount(labels[held]).tolist() == [2] * 6
-    h, targets = RandomFeatures(12, 60, 0)(features).double().numpy(), F.one_hot(labels).double().numpy()
+    projection = RandomFeatures(12, 60, 0)
+    h, targets = projection(features).double().numpy(), F.one_hot(labels).double().numpy()
     errors = [
         np.square(
             Ridge(alpha=a, fit_intercept=False, solver="svd").fit(h[~held], targets[~held]).predict(h[held])
@@ -287,12 +314,33 @@ def test_the_ridge_is_the_best_on_images_held_out() -> None:
         ).mean()
         for a in RIDGES
     ]
-    found = method.ridge(method.before(None), torch.from_numpy(h).float(), labels, NAMES)
+    found = method.ridge(method.before(None), projection, features, labels, NAMES)
     assert found == RIDGES[int(np.argmin(errors))]
     assert RIDGES[0] < found < RIDGES[-1]
     assert held_out(torch.tensor([0, 1, 1, 2]), 0).sum() == 1
     one_each = held_out(torch.arange(3), 0)
     assert not one_each.any()
+
+
+def test_projected_features_are_added_up_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them at once would be by far the most that is in memory, the sums do not hang on the pieces."""
+    features, labels = world()
+    whole, kept = stream(RanPAC(width=40), features, labels, "abc", "def")
+    sizes: list[int] = []
+    honest = RandomFeatures.forward
+
+    def noting(self: RandomFeatures, given: Tensor) -> Tensor:
+        sizes.append(len(given))
+        return honest(self, given)
+
+    monkeypatch.setattr(ranpac, "PIECE", 7)
+    monkeypatch.setattr(RandomFeatures, "forward", noting)
+    pieces, again = stream(RanPAC(width=40), features, labels, "abc", "def")
+    assert max(sizes) == 7
+    torch.testing.assert_close(again.sums, kept.sums, rtol=1e-6, atol=0)  # a projection has 32 bits
+    torch.testing.assert_close(again.gram, kept.gram, rtol=1e-6, atol=0)
+    monkeypatch.undo()
+    torch.testing.assert_close(logits(pieces, features), logits(whole, features), rtol=1e-4, atol=1e-5)
 
 
 def test_a_projection_tells_classes_apart_that_no_plane_does() -> None:

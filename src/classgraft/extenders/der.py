@@ -68,7 +68,8 @@ class DER(Rehearsal):
     finish: Literal["balanced", "aligned", "none"] = "balanced"
     """What sets new classes right against old ones: a fresh head on balanced images, the rows' lengths, or nothing."""
     balancing: float = 1.0
-    """Epochs of the balanced stage over the recipe's (the authors': 30 to 170); half-way its rate falls to a tenth."""
+    """Epochs of the balanced stage over the recipe's (the authors': 30 to 170), 0: none; half-way its rate falls to a
+    tenth."""
     temperature: float = 5.0
     """Delta, what the logits of the balanced stage are divided by."""
 
@@ -122,7 +123,7 @@ class DER(Rehearsal):
             body = pruned(masked.plain(), kept)
             narrow(head, head.linear[0].in_features - width, kept[masked.plan.last])
         grown = Classifier(body if first else SideBySide([*bodies(old.body), body]), head, classes).eval()
-        if self.finish == "balanced" and not first:
+        if self.finish == "balanced" and self.balancing > 0 and not first:
             self.balance(grown, images, draw)
         if self.finish == "aligned" and len(model.classes) < len(classes) and not first:
             align(head.linear[:-1], head.linear[-1])

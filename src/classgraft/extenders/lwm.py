@@ -12,7 +12,7 @@ Differs from the paper:
 2. An empty map (the ReLU of Grad-CAM may leave nothing) has no direction; its image adds nothing to L_AD.
 3. L_AD is a mean over the batch. Values of beta and gamma are not known from the paper: 1 each.
 4. Both networks' maps are of evaluation mode, so that no image's map depends on other images or on chance; where batch norm
-   follows the new photos, or there is dropout, that is a pass of its own.
+   follows the new photos, or there is dropout or stochastic depth, that is a pass of its own.
 5. New rows start level with the old ones (``training/unseen.py``), not at random.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from classgraft.data.images import Task
 from classgraft.losses.attention import attention_distance
@@ -32,7 +32,7 @@ from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.stages import Tapped
 from classgraft.training.answers import asked, evaluating
 from classgraft.training.attention import attended, attended_before, looked_at
-from classgraft.training.loop import Batch, Terms, fit
+from classgraft.training.loop import Batch, Terms, fit, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
@@ -60,7 +60,8 @@ class LwM(Extender):
         attentive = old > 0 and self.attention > 0 and len(images) > 0
         apart = self.statistics or any(isinstance(part, nn.modules.dropout._DropoutNd) for part in grown.modules())
         if attentive:
-            layer = looked_at(teacher, self.layer, images.view(torch.arange(1), model.device))
+            image = images.view(torch.arange(1), model.device)
+            apart, layer = apart or drawing(model, image), looked_at(teacher, self.layer, image)
             seeing, seen = Tapped(grown, layer), Tapped(teacher, layer)
 
         def objective(batch: Batch) -> Terms:
@@ -92,3 +93,16 @@ class LwM(Extender):
             statistics=self.statistics or not old,
         )
         return grown
+
+
+def drawing(model: Classifier, image: Tensor) -> bool:
+    """Whether the network draws random numbers while it learns, by which module or function it may be.
+
+    Asked of a copy on the CPU, with one image (1, C, H, W): there all draws move the state of one generator.
+    """
+    learning = frozen(model).cpu().requires_grad_(True)
+    train_mode(learning, statistics=False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
+        learning(image.cpu())
+        return not torch.equal(torch.get_rng_state(), before)

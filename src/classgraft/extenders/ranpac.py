@@ -16,8 +16,7 @@ Differs from the paper:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +32,8 @@ from classgraft.verbs import Extender
 
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 9))
 """Lambda, among which one is chosen (appendix F)."""
+PIECE = 2048
+"""Images whose projected features are in memory together."""
 HELD_OUT = 0.2
 """Of each new class, to choose on."""
 
@@ -51,13 +52,19 @@ class Projected:
     sums: Tensor
     """C', for each class the sum of its h: float64 (K, M)."""
 
-    def including(self, h: Tensor, labels: Tensor, names: tuple[str, ...]) -> Projected:
-        """With these projected features (N, M) as well."""
-        classes, h = with_new(self.classes, names), h.double()
+    def including(
+        self, projection: RandomFeatures, features: Tensor, labels: Tensor, names: tuple[str, ...]
+    ) -> Projected:
+        """With the projections of these features (N, D) as well, whose ``labels`` (N,) are places in ``names``."""
+        classes = with_new(self.classes, names)
         owners, new = places(names, classes)[labels], len(classes) - len(self.classes)
         count = torch.cat([self.count, self.count.new_zeros(new)]) + torch.bincount(owners, minlength=len(classes))
-        sums = torch.cat([self.sums, h.new_zeros(new, h.shape[1])]).index_add_(0, owners, h)
-        return Projected(self.of, classes, count, (h.T @ h).add_(self.gram).float(), sums)
+        gram = self.gram.to(torch.float64, copy=True)
+        sums = torch.cat([self.sums, self.sums.new_zeros(new, self.sums.shape[1])])
+        for some, h in projected(projection, features):
+            gram.addmm_(h.T, h)
+            sums.index_add_(0, owners[some], h)
+        return Projected(self.of, classes, count, gram.float(), sums)
 
     def without(self, names: Sequence[str]) -> Projected:
         """Without these classes; the Gram matrix loses their share of the images, as it is kept for all together."""
@@ -84,14 +91,14 @@ class RanPAC(Extender):
     """Of the projection, and of the images held out."""
 
     def remember(self, model: Classifier, task: Task, memory: object | None) -> Projected:
-        return self.before(memory).including(*self.look(model, task)[1:])
+        return self.before(memory).including(*self.look(model, task))
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         before = self.before(memory)
-        projection, h, labels, names = self.look(model, task)
-        kept = before.including(h, labels, names)
+        projection, features, labels, names = self.look(model, task)
+        kept = before.including(projection, features, labels, names)
         classes = covered(model, kept.classes, names, "ranpac")
-        ridge = self.ridge(before, h, labels, names)
+        ridge = self.ridge(before, projection, features, labels, names)
         while (rows := kept.solved(ridge)) is None:  # more images may want more digits
             ridge *= 10
         return model.headed([Through([projection], linear(rows[places(classes, kept.classes)], None))], classes).eval()
@@ -105,25 +112,37 @@ class RanPAC(Extender):
         return memory
 
     def look(self, model: Classifier, task: Task) -> tuple[RandomFeatures, Tensor, Tensor, tuple[str, ...]]:
-        """The projection; and of the task's images the projected features, labels and classes."""
+        """The projection; and of the task's images the features (N, D), labels and classes."""
         features, labels, names = seen(model, task)
-        projection = RandomFeatures(features.shape[1], self.width, self.seed)
-        return projection, projection(features), labels, names
+        return RandomFeatures(features.shape[1], self.width, self.seed), features, labels, names
 
-    def ridge(self, before: Projected, h: Tensor, labels: Tensor, names: tuple[str, ...]) -> float:
+    def ridge(
+        self,
+        before: Projected,
+        projection: RandomFeatures,
+        features: Tensor,
+        labels: Tensor,
+        names: tuple[str, ...],
+    ) -> float:
         """The one whose regression on all but the images held out comes nearest to their one-hot targets."""
         held = held_out(labels, self.seed)
-        part = before.including(h[~held], labels[~held], names)
+        part = before.including(projection, features[~held], labels[~held], names)
         if not held.any():
             return float(part.gram.diagonal().mean()) + 1e-6
         targets = F.one_hot(places(names, part.classes)[labels[held]], len(part.classes)).double()
-        best, least = RIDGES[-1], math.inf
-        for ridge in RIDGES:
-            rows = part.solved(ridge)
-            error = math.inf if rows is None else float((h[held].double() @ rows.T - targets).square().mean())
-            if error < least:
-                best, least = ridge, error
-        return best
+        solved = {ridge: rows for ridge in RIDGES if (rows := part.solved(ridge)) is not None}
+        errors = dict.fromkeys(solved, 0.0)
+        for some, h in projected(projection, features[held]):
+            for ridge, rows in solved.items():
+                errors[ridge] += float((h @ rows.T - targets[some]).square().sum())
+        return min(errors, key=errors.__getitem__, default=RIDGES[-1])
+
+
+def projected(projection: RandomFeatures, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Piece by piece, places in features (N, D) and their projections (P, M) in 64 bits: all at once would take more
+    memory than everything else."""
+    for some in torch.arange(len(features)).split(PIECE):
+        yield some, projection(features[some]).double()
 
 
 def held_out(labels: Tensor, seed: int) -> Tensor:

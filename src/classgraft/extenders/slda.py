@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 
 from classgraft.data.images import Task
+from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.models.statistics import discriminants
 from classgraft.training.moments import Moments, covered, moments
@@ -45,5 +46,7 @@ class SLDA(Extender):
         mean = kept.mean_of(classes)
         covariance = kept.scatter[0] / kept.count.sum()
         shrunk = (1 - self.shrinkage) * covariance + self.shrinkage * torch.eye(len(covariance), dtype=torch.float64)
-        solved = torch.cholesky_solve(mean.T, torch.linalg.cholesky(shrunk)).T
-        return model.headed([discriminants(mean, solved)], classes).eval()
+        factor, failed = torch.linalg.cholesky_ex(shrunk)
+        if failed:
+            raise InputError(f"With shrinkage {self.shrinkage} the covariance has no inverse; raise shrinkage.")
+        return model.headed([discriminants(mean, torch.cholesky_solve(mean.T, factor).T)], classes).eval()

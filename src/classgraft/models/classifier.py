@@ -161,7 +161,10 @@ class Classifier(nn.Module):
         return copy_
 
     def with_rows(self, names: Sequence[str], weight: Tensor, bias: Tensor) -> Self:
-        """A copy in which the rows of these classes have this weight (N, D) and bias (N,); every other row is as it was."""
+        """A copy in which the rows of these classes have this weight (N, D) and bias (N,); every other row is as it was.
+
+        Of a class that several were made into that is its first row.
+        """
         copy_ = copy.deepcopy(self)
         places, first = {self.classes.index(name): i for i, name in enumerate(names)}, 0
         with torch.no_grad():
@@ -230,11 +233,17 @@ def frozen(module: Module) -> Module:
 
 
 def untrained(body: nn.Module) -> bool:
-    """Whether no normalisation layer shows a trace of training: all statistics and offsets are still at their start."""
+    """Whether no normalisation layer shows a trace of training: all statistics and offsets are still at their start.
+
+    Where there is none (VGG, SqueezeNet), the biases of the others tell, which start at 0 in most such networks. Where they
+    start elsewhere (AlexNet), or are missing, nothing tells, and the network counts as trained.
+    """
     names = ("bias", "running_mean", "num_batches_tracked")
     kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-    traces = [getattr(part, name, None) for part in body.modules() if isinstance(part, kinds) for name in names]
-    return not any(bool(trace.any()) for trace in traces if isinstance(trace, Tensor))
+    everything = list(body.modules())
+    parts = [part for part in everything if isinstance(part, kinds)] or everything
+    traces = [trace for part in parts for name in names if isinstance(trace := getattr(part, name, None), Tensor)]
+    return bool(traces) and not any(bool(trace.any()) for trace in traces)
 
 
 def folded(model: Classifier) -> bool:

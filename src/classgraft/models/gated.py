@@ -48,6 +48,8 @@ class Gate(nn.Module):
         """Maps (B, C', H, W) to gates (B, C): truth values, in training numbers 0 and 1 that are drawn."""
         logits: Tensor = self.last(F.relu(self.first(x.mean((2, 3)))))
         if self.training:
+            # noise of 16 bits comes in steps of 1/256: what is rarer would never be drawn, or too often
+            logits = logits.float()
             return binary_concrete(logits, torch.rand_like(logits), self.temperature)
         return (logits > 0) & self.fired
 
@@ -102,7 +104,7 @@ def _norming(own: nn.Module, opened: dict[nn.Module, Tensor], conv: nn.Module | 
 def _shut(maps: Tensor, gates: Tensor) -> Tensor:
     """Zeros where a gate is shut, whatever stood there."""
     gates = gates[:, :, None, None]
-    return torch.where(gates, maps, 0.0) if gates.dtype == torch.bool else maps * gates
+    return torch.where(gates, maps, 0.0) if gates.dtype == torch.bool else maps * gates.to(maps.dtype)
 
 
 class Gated(Structure):

@@ -52,7 +52,8 @@ class Enrichment:
     strength: float = 1.0
     """Weight of the classes beside the reconstruction; 0 is GLO, whose points know no classes."""
     perceptual: float | None = None
-    """Weight of the body's maps beside 1 of the pixels; None: 1 where the body is trained, else 0."""
+    """Weight of the body's maps beside 1 of the pixels; None: 1 where the body is trained, else 0. A fresh VGG is known by its
+    biases, all 0; a fresh AlexNet counts as trained, for there is nothing to tell it by: give 0."""
     side: int = 128
     """Pixels of a side, at most, of what the generator draws; pictures of larger images are enlarged."""
     drawing: int = 2000

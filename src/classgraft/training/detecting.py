@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from classgraft.data.augment import margin
 from classgraft.data.boxes import Boxed
 from classgraft.errors import InputError
 from classgraft.losses.detection import smooth_regression
@@ -111,15 +112,17 @@ def labelled(detector: Detector, images: Boxed, sure: float = 0.5, unsure: float
     """The images with what the detector finds in them beside their own boxes, so that old things need nobody to draw them.
 
     What it finds with a score of at least ``sure`` becomes a box of its class, what has at least ``unsure`` is void: neither
-    there nor background. A find that overlaps one of the image's own boxes by half is that box.
+    there nor background. A find that overlaps one of the image's own boxes by half is that box. Nothing is found in what a
+    view's crop leaves out.
     """
     classes = (*detector.classes, *(name for name in images.classes if name not in detector.classes))
     own = images.of(classes)
-    scale = own.images.pixels.shape[-1] / own.images.preparation.size
+    side = own.images.pixels.shape[-1]
+    corner = margin(side, own.images.preparation.size)
     boxes, labels, owner = [own.boxes], [own.labels], [own.owner]
     for place, result in enumerate(found(detector, images)):
         there = own.boxes[own.owner == place]
-        seen = result["boxes"] * scale
+        seen = (result["boxes"] + corner).clamp(0, side)  # torchvision's rounding leaves the square by a little
         new = (result["scores"] >= unsure) & ~(box_iou(seen, there) >= SAME).any(1)
         boxes.append(seen[new])
         labels.append(torch.where(result["scores"] >= sure, result["labels"] - 1, -1)[new])

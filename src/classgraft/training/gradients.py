@@ -13,7 +13,9 @@ from classgraft.training.answers import evaluating
 from classgraft.training.loop import report
 
 CHUNK = 32
-"""Images whose gradients are in memory together."""
+"""Images whose gradients are in memory together, at most."""
+ROOM = 1 << 30
+"""Bytes that those may take, where more than one is to be there."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (1, K) and targets (1,) of a single image to a scalar."""
@@ -50,8 +52,10 @@ def mean_of_each(
     by default (its labels are the images' own), the importance of memory-aware synapses with ``torch.abs``.
     """
     device = next(module.parameters()).device
+    each = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    chunk = max(1, min(CHUNK, ROOM // max(1, each)))
     sums: dict[str, Tensor] = {}
-    for index in torch.arange(len(images)).split(CHUNK):
+    for index in torch.arange(len(images)).split(chunk):
         targets = images.labels[index].to(device)
         for name, gradient in of_each(module, loss, images.view(index, device), targets).items():
             total = power(gradient).sum(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,7 @@ def summed(before: Importance | None, now: Importance, decay: float = 1.0) -> Im
     if before is None:
         return now
     anchor, total = dict(now.anchor), dict(now.importance)
-    for name, kept in before.importance.items():
+    for name, kept in _still_there(before, now).items():
         old = decay * kept
         total[name] = old + now.importance[name]
         share = torch.where(total[name] > 0, old / total[name], 0)
@@ -54,9 +54,30 @@ def summed(before: Importance | None, now: Importance, decay: float = 1.0) -> Im
 
 def moved(before: Importance | None, now: Importance, decay: float = 1.0) -> Importance:
     """One quadratic around the latest weights, with the importance of before times ``decay`` and that of now."""
-    old = before.importance if before else {}
+    old = _still_there(before, now) if before else {}
     total = {name: part + decay * old[name] if name in old else part for name, part in now.importance.items()}
     return Importance(now.anchor, total)
+
+
+def _still_there(before: Importance, now: Importance) -> dict[str, Tensor]:
+    """The importance of before but for rows of a head that was made anew since: nothing is left of what they did.
+
+    Raises:
+        InputError: it is of another body.
+    """
+    gone = _misfits(before.importance, now.importance)
+    if bad := [name for name in gone if not name.startswith("head.")]:
+        raise _of_another(bad[0])
+    return {name: part for name, part in before.importance.items() if name not in gone}
+
+
+def _misfits(kept: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> list[str]:
+    """The parts that are not known by their name and shape."""
+    return [name for name, part in kept.items() if name not in known or known[name].shape != part.shape]
+
+
+def _of_another(part: str) -> InputError:
+    return InputError(f"What was remembered does not fit the network (its part '{part}'); remember it again.")
 
 
 def holding(model: nn.Module, memory: Importance, strength: float, lr: float) -> Callable[[], Tensor]:
@@ -69,8 +90,8 @@ def holding(model: nn.Module, memory: Importance, strength: float, lr: float) ->
         InputError: the memory is of another network.
     """
     parameters = dict(model.named_parameters())
-    if bad := [name for name, part in memory.anchor.items() if getattr(parameters.get(name), "shape", 0) != part.shape]:
-        raise InputError(f"What was remembered does not fit the network (its part '{bad[0]}'); remember it again.")
+    if bad := _misfits(memory.anchor, parameters):
+        raise _of_another(bad[0])
     weights = [parameters[name] for name in memory.anchor]
     limit = 0.5 / max(lr, 1e-9)
 

@@ -79,13 +79,14 @@ class Mixtures:
         return drawn, drawn - centres.repeat_interleave(count, 0)
 
     def photos(self, name: str, generator: torch.Generator, most: int = 500) -> Tensor:
-        """As many features of a class as it was made from, at most so many, with its mean and its variance along each axis."""
+        """As many features of a class as it was made from, with its mean and its variance along each axis: those that it
+        holds, all of them, or at most so many that are drawn."""
         mixture = self.classes[name]
+        if mixture.exact and self.shared is None:
+            return mixture.sample(mixture.count, generator)
         drawn, _ = self.sample((name,), min(mixture.count, most), generator)
         if len(drawn) == 1 and not mixture.exact:
             return mixture.centre[None]
-        if mixture.exact and self.shared is None:
-            return drawn
         own = mixture.deviation.float().square() + mixture.factor.float().square().sum(2)
         own = own + (mixture.mean.float() - mixture.centre).square()
         wanted = (mixture.weight.float()[:, None] * own).sum(0)

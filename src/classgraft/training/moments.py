@@ -99,7 +99,7 @@ def seen(model: Classifier, task: Task) -> tuple[Tensor, Tensor, tuple[str, ...]
     """The body's features of the task's images (N, D), their labels (N,), and the classes that these are places in.
 
     Raises:
-        InputError: a class of the task has no image.
+        InputError: a class of the task has no image, or a feature is no finite number.
     """
     names = tuple(dict.fromkeys(task.classes))
     images = task.train.of(names)
@@ -107,7 +107,10 @@ def seen(model: Classifier, task: Task) -> tuple[Tensor, Tensor, tuple[str, ...]
     if empty:
         raise InputError(f"The class '{empty[0]}' has no photo; give one at least.")
     # the body, not the classifier, is asked: its answers are remembered whatever head comes next
-    return answers(model.body, images, what="looking at the photos"), images.labels, names
+    features = answers(model.body, images, what="looking at the photos")
+    if not features.isfinite().all():
+        raise InputError("The network's features of these images are no finite numbers; check its weights.")
+    return features, images.labels, names
 
 
 def fitting(what: str, now: object, then: object) -> None:
@@ -122,7 +125,8 @@ def covered(model: Classifier, known: Sequence[str], names: Sequence[str], metho
     Raises:
         InputError: nothing is kept of some classes of the model.
     """
-    missing = [name for name in model.classes if name not in known]
+    kept = set(known)
+    missing = [name for name in model.classes if name not in kept]
     if missing:
         raise InputError(
             f"{method} makes the whole head from statistics and has none of '{missing[0]}'"
@@ -134,7 +138,7 @@ def covered(model: Classifier, known: Sequence[str], names: Sequence[str], metho
 
 def with_new(classes: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
     """The classes, then those names that are none of them."""
-    return classes + tuple(name for name in dict.fromkeys(names) if name not in classes)
+    return tuple(dict.fromkeys((*classes, *names)))
 
 
 def share(count: Tensor, kept: list[int]) -> float:
@@ -144,4 +148,5 @@ def share(count: Tensor, kept: list[int]) -> float:
 
 def places(names: Sequence[str], classes: Sequence[str]) -> Tensor:
     """Where each name stands among the classes, int64."""
-    return torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
+    place = {name: k for k, name in enumerate(classes)}
+    return torch.tensor([place[name] for name in names], dtype=torch.int64)

@@ -23,6 +23,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from classgraft.data.boxes import Boxed, Truth
+from classgraft.errors import InputError
 from classgraft.models.detector import Detector, voided
 from classgraft.models.detector_parts import Proposer
 from classgraft.training.answers import evaluating
@@ -58,7 +59,11 @@ class Anchors:
 
 
 def proposing(detector: Detector, images: Boxed, most: int, seed: int) -> Proposer:
-    """Rows that propose up to ``most`` regions of an image for things like those in these boxes."""
+    """Rows that propose up to ``most`` regions of an image for things like those in these boxes.
+
+    Raises:
+        InputError: no box is in view.
+    """
     seen = look(detector, images, seed)
     count = detector.network.rpn.anchor_generator.num_anchors_per_location()[0]
     middle = seen.features[~seen.shown].mean(0)  # the decay pulls towards "as likely as anywhere"
@@ -108,6 +113,11 @@ def look(detector: Detector, images: Boxed, seed: int) -> Anchors:
                     wanted[which],
                 )
                 parts.append(tuple(part.cpu() for part in found))
+    if not parts:
+        raise InputError(
+            "No new box lies in the part of its picture that the detector sees; give one that does, or a preparation that"
+            " resizes to its size, so that nothing is cut off."
+        )
     whole = [torch.cat(part) for part in zip(*parts, strict=True)]
     return Anchors(whole[0].float(), whole[1], whole[2], whole[3].float())
 

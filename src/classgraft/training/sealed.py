@@ -33,7 +33,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        if read(path) is not None:  # a broken file must not push out a good one
+        if _whole(path):  # a broken file must not push out a good one
             path.replace(previous(path))
         fresh.replace(path)
         flush(path.parent)
@@ -50,6 +50,13 @@ def read(path: Path) -> dict[str, Any] | None:
         if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
             return torch.load(io.BytesIO(content[_DIGEST:]), weights_only=True)  # type: ignore[no-any-return]
     return None
+
+
+def _whole(path: Path) -> bool:
+    """Whether it is there with the digest that it states; it is read in small pieces, and no tensor is made."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(_DIGEST) == hashlib.file_digest(file, "sha256").digest()
+    return False
 
 
 def previous(path: Path) -> Path:
