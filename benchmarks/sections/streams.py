@@ -191,7 +191,8 @@ def reference(found: dict[str, Any]) -> str:
     return (
         f"## Streams beside Avalanche and PyCIL\n\n{result['what']}; {result['n']:,} test images. The same images, order,"
         f" network and recipe by {' and by '.join(rivals)}; benchmarks/reference.py says where they cannot be the same. The"
-        " rate of 0.1 is five times that of iCaRL's authors, on both sides. One thread beside another job.\n\n"
+        " rate of 0.1 is five times that of iCaRL's authors, on both sides. Minutes are of one thread beside one other"
+        " job, of the runs that had no more beside them.\n\n"
         f"{grid(['method', 'side', 'average', 'last', 'minutes', 'on', 'seeds'], lines)}\n\n{basis(result)}"
     )
 
