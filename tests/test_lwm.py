@@ -17,11 +17,11 @@ from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.extenders import lwm
 from classgraft.extenders.lwf import LwF
-from classgraft.extenders.lwm import LwM, drawing
+from classgraft.extenders.lwm import LwM
 from classgraft.losses.attention import attention_distance, grad_cam
 from classgraft.models.classifier import Classifier, Head, frozen
 from classgraft.models.stages import Tapped
-from classgraft.training.attention import attended, attended_before, looked_at
+from classgraft.training.attention import attended, attended_before, drawing, looked_at
 from classgraft.training.carries import digest
 from classgraft.training.recipe import Recipe
 
@@ -198,19 +198,25 @@ def test_the_attention_term_keeps_attention_where_it_was() -> None:
     assert drifts[1] > 2 * drifts[2] > 0
 
 
-@pytest.mark.parametrize(("statistics", "dropout"), [(False, 0.0), (True, 0.0), (False, 0.5)])
-def test_maps_are_of_evaluation_mode_whatever_mode_the_network_learns_in(
-    statistics: bool, dropout: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the first step nothing has changed, so that the distance is 0; a map of training mode would be another one."""
-    seen: list[float] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The distance of the maps at every step."""
+    found: list[float] = []
 
     def noting(now: Tensor, before: Tensor) -> Tensor:
-        found = attention_distance(now, before)
-        seen.append(float(found.detach()))
-        return found
+        distance = attention_distance(now, before)
+        found.append(float(distance.detach()))
+        return distance
 
     monkeypatch.setattr(lwm, "attention_distance", noting)
+    return found
+
+
+@pytest.mark.parametrize(("statistics", "dropout"), [(False, 0.0), (True, 0.0), (False, 0.5)])
+def test_maps_are_of_evaluation_mode_whatever_mode_the_network_learns_in(
+    statistics: bool, dropout: float, seen: list[float]
+) -> None:
+    """At the first step nothing has changed, so that the distance is 0; a map of training mode would be another one."""
     method = LwM(statistics=statistics, recipe=replace(SHORT, lr=1e-9))
     model = classifier(dropout)
     grown = method.extend(model, None, later())
@@ -243,15 +249,7 @@ CHANCES = {"torchvision": StochasticDepth(0.5, "row"), "timm": DropPath(0.5), "f
 
 
 @pytest.mark.parametrize("name", CHANCES)
-def test_no_map_hangs_on_chance_whatever_it_is_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-
-    def noting(now: Tensor, before: Tensor) -> Tensor:
-        found = attention_distance(now, before)
-        seen.append(float(found.detach()))
-        return found
-
-    monkeypatch.setattr(lwm, "attention_distance", noting)
+def test_no_map_hangs_on_chance_whatever_it_is_called(name: str, seen: list[float]) -> None:
     model = classifier()
     model.body[3] = Beside(CHANCES[name])
     LwM(recipe=replace(SHORT, lr=1e-9, epochs=1)).extend(model, None, later())

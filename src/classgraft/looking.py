@@ -241,7 +241,10 @@ def looked(
     warn: Callable[[str], None] = lambda sentence: None,
     chunk: int = CHUNK,
 ) -> Iterator[Images]:
-    """Pictures whatever their classes, a bounded number at a time (decoded ones as they are); their labels are all 0."""
+    """Pictures whatever their classes, a bounded number at a time; what labels they carry (files: 0) means nothing.
+
+    Decoded ones come as they are.
+    """
     if isinstance(where, Images):
         yield as_taken(where, bundle.preparation)
         return

@@ -89,8 +89,7 @@ def distill(
     else:
         found = known_images(teacher, images, strict, warn, skip_unknown)
     seen, held = found.split(HELD_OUT, seed)
-    beginning = copy.deepcopy(pupil.model).to(teacher.model.device)  # a student that is given stays where it is
-    learnt = distiller.distill(teacher.model, beginning, seen)
+    learnt = distiller.distill(teacher.model, pupil.model.to(teacher.model.device), seen)
     lost = lost_on(held, teacher.model, learnt)
     event = event_of(
         "distill",
@@ -123,7 +122,7 @@ def _alone(images: Sources | Images) -> bool:
 
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:
-    model = student.model
+    model = copy.deepcopy(student.model)  # it may have to go to another device, and the one given stays where it is
     if folded(model):
         raise InputError(
             "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"

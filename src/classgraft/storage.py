@@ -51,9 +51,8 @@ def replaced(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator
         yield fresh
         files = [path for path in fresh.rglob("*") if path.is_file() and not path.is_symlink()]
         with held(folder, shared=True):
-            fresh.chmod(
-                _mode(folder, usual)
-            )  # temporary folders, and what safetensors writes, only their owner can read
+            # temporary folders, and what safetensors writes, only their owner can read
+            fresh.chmod(_mode(folder, usual))
             for path in files:
                 path.chmod(_mode(folder / path.relative_to(fresh), usual & 0o666))
         for path in files:

@@ -29,6 +29,7 @@ Differs from the paper:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from types import UnionType
 from typing import ClassVar, Literal
@@ -41,7 +42,7 @@ from classgraft.errors import InputError
 from classgraft.losses.classification import by_class, grown_cross_entropy
 from classgraft.models.classifier import Classifier
 from classgraft.models.hidden import first_units, units_logits, with_units
-from classgraft.models.rows import all_rows
+from classgraft.models.rows import layers
 from classgraft.training.generative import Autoencoding, Generative, kept_before, learnt
 from classgraft.training.mixtures import Covariance, Form, Mixtures
 from classgraft.training.solve import solve
@@ -114,8 +115,8 @@ class GLNE(Extender):
         if not names:
             return model.grown(()).eval()
         if again:
-            counts = all_rows(model.head.linear_part)[2].bincount()
-            if several := [name for name in again if counts[model.classes.index(name)] > 1]:
+            rows = Counter(k for _, classes in layers(model.head.linear_part) for k in classes)
+            if several := [name for name in again if rows[model.classes.index(name)] > 1]:
                 raise InputError(
                     f"'{several[0]}' was made of several classes, of which glne keeps the first's statistics alone, so that it"
                     " cannot be refined; remove it and add it again with all its photos."

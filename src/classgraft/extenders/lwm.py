@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from classgraft.data.images import Task
 from classgraft.losses.attention import attention_distance
@@ -31,8 +31,8 @@ from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.stages import Tapped
 from classgraft.training.answers import asked, evaluating
-from classgraft.training.attention import attended, attended_before, looked_at
-from classgraft.training.loop import Batch, Terms, fit, train_mode
+from classgraft.training.attention import attended, attended_before, drawing, looked_at
+from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.training.unseen import begun
 from classgraft.verbs import Extender
@@ -93,16 +93,3 @@ class LwM(Extender):
             statistics=self.statistics or not old,
         )
         return grown
-
-
-def drawing(model: Classifier, image: Tensor) -> bool:
-    """Whether the network draws random numbers while it learns, by which module or function it may be.
-
-    Asked of a copy on the CPU, with one image (1, C, H, W): there all draws move the state of one generator.
-    """
-    learning = frozen(model).cpu().requires_grad_(True)
-    train_mode(learning, statistics=False)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        before = torch.get_rng_state()
-        learning(image.cpu())
-        return not torch.equal(torch.get_rng_state(), before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from classgraft.losses.attention import grad_cam
 from classgraft.models.classifier import Classifier
 from classgraft.models.stages import Tapped, stages
 from classgraft.training.answers import evaluating
+from classgraft.training.loop import train_mode
 
 
 def looked_at(model: Classifier, layer: str, images: Tensor) -> str:
@@ -36,6 +39,19 @@ def looked_at(model: Classifier, layer: str, images: Tensor) -> str:
             f"The layer '{layer}' gives {shape}, no map (B, C, H, W); name another, or leave the choice open."
         )
     return layer
+
+
+def drawing(model: Classifier, image: Tensor) -> bool:
+    """Whether the network draws random numbers while it learns, by which module or function it may be.
+
+    Asked of a copy on the CPU, with one image (1, C, H, W): there all draws move the state of one generator.
+    """
+    learning = copy.deepcopy(model).cpu().requires_grad_(True)
+    train_mode(learning, statistics=False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
+        learning(image.cpu())
+        return not torch.equal(torch.get_rng_state(), before)
 
 
 def attended(tapped: nn.Module, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
