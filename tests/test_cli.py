@@ -408,13 +408,14 @@ def test_a_page_of_a_class_that_was_renamed_since_takes_its_new_name(place: Path
     assert "report the one that was extended" in ran.err
 
 
-def test_a_page_of_a_class_that_was_merged_since_takes_its_new_name(place: Path) -> None:
+def test_a_page_of_classes_that_were_merged_since_is_of_both(place: Path) -> None:
     done("merge", place / "grown", "cyan", "pink", "--name", "pastel")
+    assert run("report", place / "grown", place / "old", place / "new").code == 0
     (place / "new" / "cyan").rename(place / "new" / "pastel")
     ran = run("report", place / "grown", place / "old", place / "new")
-    assert ran.code == 0
-    said = "'pastel' was two classes in this step, 'cyan' and 'pink'; its images count as 'cyan'."
-    assert ran.err == f"warning: {said}\n"
+    assert ran.code == 2
+    assert "'pastel' was still two classes" in ran.err
+    assert "'cyan' and 'pink'; give their images under these names" in ran.err
     assert "2 classes grafted onto 3" in (place / "grown" / "report.html").read_text("utf-8")
 
 

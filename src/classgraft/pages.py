@@ -44,15 +44,12 @@ def of_extension(
         warnings.append(sentence)
         warn(sentence)
 
-    changes: list[tuple[str, str]] = []
+    changes: list[tuple[tuple[str, ...], str]] = []
     # a removal since then is not what the page is about
     while bundle.undone and bundle.history[-1]["event"] != "extend":
-        match bundle.history[-1]["event"], bundle.history[-1].get("classes"):
-            case "rename", [old, new]:
-                changes.append((old, new))
-            case "merge", [first, second, new]:
-                note(f"'{new}' was two classes in this step, '{first}' and '{second}'; its images count as '{first}'.")
-                changes.append((first, new))
+        if bundle.history[-1]["event"] in ("rename", "merge"):
+            *before, now = bundle.history[-1]["classes"]
+            changes.append((tuple(before), now))
         bundle = bundle.before()
     if not bundle.undone:
         raise InputError(
@@ -84,11 +81,21 @@ def _apart(source: Source, number: int) -> Source:
     return dataclasses.replace(source, photos=photos)
 
 
-def _renamed(source: Source, changes: Sequence[tuple[str, str]]) -> Source:
-    """With the names that its classes had before these changes, the latest of which comes first."""
+def _renamed(source: Source, changes: Sequence[tuple[tuple[str, ...], str]]) -> Source:
+    """With the names that its classes had before these changes (names, name), the latest of which comes first.
+
+    Raises:
+        InputError: a class was two then, and which of them an image shows is not said.
+    """
     names = [normal(name) for name in source.classes]
-    for old, new in changes:
-        names = [old if name == new else name for name in names]
+    for before, now in changes:
+        if now in names and now not in before:
+            if len(before) > 1:
+                raise InputError(
+                    f"'{now}' was still two classes in the step that the page is about, '{before[0]}' and '{before[1]}';"
+                    " give their images under these names."
+                )
+            names = [before[0] if name == now else name for name in names]
     return dataclasses.replace(source, classes=tuple(names))
 
 
