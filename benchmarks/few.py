@@ -1,6 +1,6 @@
 """Few labelled images and nothing else: GLICO, AutoAugment and others beside a tuned baseline.
 
-    python benchmarks/few.py                     # CIFAR-10 from scratch: six hours of a core
+    python benchmarks/few.py                     # CIFAR-10 from scratch: some four hours of a core, reckoned
     python benchmarks/few.py --only flowers      # the ten flowers with an ImageNet body: some three hours, reckoned
     python benchmarks/few.py --pictures          # what is drawn alone: ten minutes
     python benchmarks/few.py --short             # does it run at all
@@ -47,7 +47,7 @@ from classgraft.training.latent import Latent
 from classgraft.training.recipe import Recipe
 
 WHAT = (
-    "CIFAR-10 (JPEG) at 32 pixels, ResNet-20 from scratch, and ten flowers at 128 pixels with an ImageNet MobileNetV2; rate"
+    "CIFAR-10 (JPEG) at 32 pixels, ResNet-8 from scratch, and ten flowers at 128 pixels with an ImageNet MobileNetV2; rate"
     " and decay of the plain baseline chosen on a fifth of the labelled images, the same steps for every row. AutoAugment's"
     " policies were found by others with all labels of CIFAR-10 and with those of ImageNet. Likeness: mean cosines of the"
     " generator's points of two images of one class, and of two classes; without a difference pictures between them say"
@@ -164,7 +164,7 @@ def cells(of: str, short: bool) -> Iterator[tuple[str, str, int]]:
 
 def untrained(of: str, classes: tuple[str, ...], seed: int) -> Bundle:
     if of == "cifar10":
-        bundle = teaching.start("cifar:resnet20", classes, seed=seed)
+        bundle = teaching.start("cifar:resnet8", classes, seed=seed)
     else:
         weights = data() / "weights" / "mobilenetv2_100-imagenet.safetensors"
         own = Preparation(128, 144, (0.5,) * 3, (0.5,) * 3)  # timm's mean and deviation are of other weights

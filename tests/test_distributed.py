@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small import classifier, images
-from together import COUNT, RECIPE
+from together import COUNT, RECIPE, REMEMBERING
 
 from classgraft.training.answers import answers
 from classgraft.training.distributed import World
@@ -27,11 +27,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
         [*command, str(Path(__file__).with_name("together.py")), str(folder)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return {name: [torch.load(folder / f"{name}.{rank}") for rank in (0, 1)] for name in ("plain", "dropout", "broken")}
+    names = ("plain", "dropout", "broken", *REMEMBERING)
+    return {name: [torch.load(folder / f"{name}.{rank}") for rank in (0, 1)] for name in names}
 
 
 def test_processes_agree(found: dict[str, list[dict[str, Any]]]) -> None:
-    for one, two in found.values():
+    for one, two in (found[name] for name in ("plain", "dropout", "broken")):
         assert one["digest"] == two["digest"]
         assert one["history"] == two["history"]
         assert torch.equal(one["answers"], two["answers"])
@@ -40,6 +41,15 @@ def test_processes_agree(found: dict[str, list[dict[str, Any]]]) -> None:
 def test_a_stopped_run_of_two_goes_on_to_the_same_bits(found: dict[str, list[dict[str, Any]]]) -> None:
     assert found["broken"][0]["digest"] == found["dropout"][0]["digest"]
     assert found["broken"][0]["history"] == found["dropout"][0]["history"]
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_what_a_method_remembers_is_the_same_in_both_and_after_a_stop(
+    found: dict[str, list[dict[str, Any]]], method: str
+) -> None:
+    one, two = found[method]
+    assert one == two
+    assert one["broken"] == one["whole"]
 
 
 def test_two_processes_equal_one_that_averages_their_shards(found: dict[str, list[dict[str, Any]]]) -> None:

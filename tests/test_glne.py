@@ -281,7 +281,7 @@ def test_generated_features_scatter_about_means_along_the_rows_with_the_stated_v
     axes = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
     weight = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 2.0, 0.0]])
     variance = torch.tensor([0.25, 1.0, 4.0])
-    old = OldClasses(torch.tensor([1.0, 2.0, 3.0]), weight, torch.zeros(2), 2.0, axes, variance)
+    old = OldClasses(torch.tensor([1.0, 2.0, 3.0]), weight, torch.zeros(2), 2.0, axes, variance, torch.arange(2))
     made = old.sample(20_000, torch.Generator().manual_seed(1)).view(20_000, 2, 3)
     torch.testing.assert_close(made.mean(0), torch.tensor([[3.0, 2.0, 3.0], [-1.0, 6.0, 3.0]]), atol=0.06, rtol=0)
     for k in range(2):

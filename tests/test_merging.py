@@ -24,6 +24,7 @@ from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.models.preparation import Preparation
 from classgraft.models.proxies import by_proxies, proxies_of, with_proxies
 from classgraft.models.rows import all_rows, layers, moved, narrow, widened
+from classgraft.models.statistics import linear
 from classgraft.models.structure import spec
 from classgraft.training import solve as solving
 from classgraft.training import views
@@ -167,6 +168,20 @@ def test_generated_features_count_all_rows_of_a_merged_class() -> None:
     whole, _ = old_side(base.model, features)
     together, _ = old_side(classgraft.merge(base, "ant", "elk").model, features)
     torch.testing.assert_close(together, whole)
+
+
+def test_features_are_made_up_of_every_row_of_a_merged_class() -> None:
+    """Those of the classes before, in another order, under the name that they have now."""
+    from classgraft.training.unseen import StandIns
+
+    photos = torch.randn(4, 8, generator=torch.Generator().manual_seed(3))
+    together = StandIns.of(several(), None, photos)
+    order = [0, 1, 3, 4, 2]  # ant, bee, dog, and then elk and cow
+    whole = bundle().model
+    apart = StandIns.of(whole.headed([linear(whole.head.weight[order], whole.head.bias[order])], "abdec"), None, photos)
+    (made, labels), (before, _) = (each.sample(40, torch.Generator().manual_seed(1)) for each in (together, apart))
+    assert labels.tolist() == 40 * [0, 1, 2, 0, 0]
+    torch.testing.assert_close(made, before)
 
 
 # -- what methods make of all the rows of a merged class ------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classgraft.errors import InputError
 from classgraft.models.classifier import Block, Classifier, Head, fewer
 
 
@@ -53,6 +54,11 @@ def merged(model: Classifier, first: str, second: str) -> Classifier:
     Raises:
         InputError: the head is not made of rows.
     """
+    if other := [type(block).__name__ for block in model.head.blocks if not isinstance(block, nn.Linear)]:
+        raise InputError(
+            f"'{first}' and '{second}' cannot be made one in a head by another rule than linear rows ({other[0]}); undo what"
+            " brought it, put the photos of both into one folder and extend again."
+        )
     number, k = _at(model, second)
     gone = fewer(model.head.linear[number], [k])
     assert isinstance(gone, nn.Linear)

@@ -35,6 +35,7 @@ from classgraft.data.images import Images
 from classgraft.losses.consistency import sharpened, soft_cross_entropy
 from classgraft.models.classifier import Classifier, folded
 from classgraft.training.batches import Epochs
+from classgraft.training.distributed import of_all
 from classgraft.training.engine import current
 from classgraft.training.loop import Batch, Step, Terms, descend, fit, run, train_mode
 from classgraft.training.recipe import Recipe
@@ -109,7 +110,8 @@ class MetaPseudoLabels(SelfTrainer):
             labels = drawn(changed)
             before = loss(learner, known)
             terms = of_student.take((free, view, labels))
-            improvement = self.weighed(before - loss(learner, known), sums)
+            helped = before - loss(learner, known)
+            improvement = self.weighed(of_all(helped[None]).mean(), sums)
             return terms | of_teacher.take((known, weak, changed, logits, labels, improvement))
 
         def set_rate(rate: float) -> None:

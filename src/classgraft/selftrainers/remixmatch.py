@@ -28,6 +28,7 @@ from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import sharpened, soft_cross_entropy
 from classgraft.models.classifier import Classifier, feature_width
+from classgraft.training.distributed import of_all
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, linear, mixed, unmoved
@@ -75,7 +76,7 @@ class ReMixMatch(SelfTrainer):
             free, labels = pair
             with torch.no_grad(), unmoved(learner):
                 said = learner(free.images).softmax(1)
-            mean.mul_(0.99).add_(0.01 * said.mean(0))
+            mean.mul_(0.99).add_(0.01 * of_all(said).mean(0))
             guess = sharpened(F.normalize(said * prior / mean, p=1, dim=1), self.temperature)
             views = [free.view(strong, k) for k in range(1, self.views + 1)]
             targets = torch.cat([F.one_hot(labels.targets, len(prior)).to(guess), guess.repeat(1 + self.views, 1)])

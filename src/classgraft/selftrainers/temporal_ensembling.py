@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from classgraft.data.images import Images
 from classgraft.losses.consistency import squared_difference
 from classgraft.models.classifier import Classifier
+from classgraft.training.distributed import of_all
 from classgraft.training.loop import Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 from classgraft.training.unlabelled import Pair, beside, elapsed, gentle, together
@@ -49,10 +50,10 @@ class TemporalEnsembling(SelfTrainer):
             free, labels = pair
             ours, logits = together(learner, free.images, labels.images)
             terms = {"labelled": F.cross_entropy(logits, labels.targets)}
-            before = remembered[free.index]
-            said, seen = ours.detach().softmax(1), times[free.index]
-            remembered[free.index] = self.decay * before + (1 - self.decay) * said
-            times[free.index] += 1
+            before, seen, said = remembered[free.index], times[free.index], ours.detach().softmax(1)
+            index, answers = of_all(free.index), of_all(said)
+            remembered[index] = self.decay * remembered[index] + (1 - self.decay) * answers
+            times[index] += 1
             if free.epoch:  # in the first there is nothing to agree with
                 young = before / (1 - self.decay**seen)  # the mean of few answers is too small
                 weight = self.strength * gentle(elapsed(pair, self.recipe), self.full)

@@ -88,3 +88,8 @@ def gathered(mine: Tensor) -> list[Tensor]:
     found: list[Tensor | None] = [None] * world().size
     dist.all_gather_object(found, mine.cpu())
     return [tensor for tensor in found if tensor is not None]
+
+
+def of_all(mine: Tensor) -> Tensor:
+    """The rows of every process, in order of rank, where this one's are."""
+    return torch.cat(gathered(mine)).to(mine.device) if world().size > 1 else mine

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from classgraft.data.images import Images, Task
 from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.rows import all_rows
 from classgraft.training.answers import answers
 from classgraft.training.generative import Generative, pictures
 from classgraft.training.mixtures import Form, Mixtures, exactly, fitted
@@ -116,7 +117,8 @@ class StandIns:
             if len(labels):
                 count = int((labels == labels[0]).sum())  # as many of each class
             made = self.unseen.sample(count, generator)
-            features, labels = torch.cat([made, features]), torch.cat([self.places.repeat(count), labels])
+            own = self.places[self.unseen.owner].repeat(count)
+            features, labels = torch.cat([made, features]), torch.cat([own, labels])
         if len(labels) > MOST:
             some = torch.randperm(len(labels), generator=generator)[:MOST]
             return features[some], labels[some]
@@ -128,7 +130,8 @@ class OldClasses:
     """A Gaussian for each old class in feature space, read off the head and a few photos of *other* classes.
 
     Features of class k are drawn from N(mean + push * w_k, aI + cG), where w_k are the head's rows, centred over the
-    classes, and G = W'W/K is their second moment. Five facts fix the numbers:
+    classes, and G = W'W/K is their second moment; a class that several were made into is each of them still. Five facts fix
+    the numbers:
 
     - A head is trained until its classes come out about equally often, so the mean of its training features is where
       its logits are about equal: W mean + b is constant. That pins the mean along the rows, where it matters most.
@@ -143,21 +146,23 @@ class OldClasses:
     mean: Tensor
     """(D,) of all old classes."""
     weight: Tensor
-    """(K, D) rows, centred over the classes."""
+    """(R, D) rows, centred over them."""
     bias: Tensor
-    """(K,) centred."""
+    """(R,) centred."""
     push: float
     """How far a class's mean lies along its row."""
     axes: Tensor
     """(D, D) eigenvectors of G in columns."""
     variance: Tensor
     """(D,) of a class's features along each of them."""
+    owner: Tensor
+    """(R,) the class of each row."""
 
     @staticmethod
     def of(model: Classifier, photos: Tensor, confidence: float) -> OldClasses:
         """From the head and the features (N, D) of the new photos."""
-        rows = model.head.linear_part
-        weight, bias = rows.weight.float().cpu(), rows.bias.float().cpu()
+        weight, bias, owner = all_rows(model.head.linear_part)
+        weight, bias = weight.float().cpu(), bias.float().cpu()
         weight, bias = weight - weight.mean(0), bias - bias.mean()
         values, axes = torch.linalg.eigh((weight.T @ weight / len(weight)).double())
         values, axes = values.clamp(min=0).float(), axes.float()
@@ -175,10 +180,10 @@ class OldClasses:
             return within
 
         push = _bisect(lambda p: _sureness(weight, bias, mean, p, axes, spread_within(p)), confidence)
-        return OldClasses(mean, weight, bias, push, axes, spread_within(push))
+        return OldClasses(mean, weight, bias, push, axes, spread_within(push), owner)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` features of each class (count * K, D), class after class, again and again."""
+        """``count`` features of each row (count * R, D), row after row, again and again."""
         means = (self.mean + self.push * self.weight).repeat(count, 1)
         return means + noise(len(means), self.variance, self.axes, generator)
 
