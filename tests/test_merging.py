@@ -18,13 +18,12 @@ from classgraft.extenders.podnet import PODNet
 from classgraft.extenders.soft_distillation import SoftDistillation
 from classgraft.extenders.wa import WeightAligning
 from classgraft.models import heads, kinds
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 from classgraft.models.merged import merged
 from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.models.preparation import Preparation
 from classgraft.models.proxies import by_proxies, proxies_of, with_proxies
 from classgraft.models.rows import all_rows, layers, moved, narrow, widened
-from classgraft.models.statistics import linear
 from classgraft.models.structure import spec
 from classgraft.training import solve as solving
 from classgraft.training import views

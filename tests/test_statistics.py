@@ -28,11 +28,11 @@ from classgraft.extenders.knn import NearestNeighbours
 from classgraft.extenders.ncm import NearestClassMean
 from classgraft.extenders.ranpac import RIDGES, RanPAC, held_out
 from classgraft.extenders.slda import SLDA
-from classgraft.models.classifier import Classifier, Head, feature_width
+from classgraft.models.classifier import Classifier, Head, feature_width, linear
 from classgraft.models.heads import build
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture
-from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants, linear
+from classgraft.models.statistics import Mahalanobis, Neighbours, RandomFeatures, Unit, described, discriminants
 from classgraft.training.moments import Moments, covered, moments, places, with_new
 
 NAMES = tuple("abcdef")

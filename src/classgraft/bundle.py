@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from classgraft.data.names import check_names, normal
 from classgraft.errors import InputError, nearest
 from classgraft.models import heads, kinds, structure
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 from classgraft.models.cut import headless
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights
@@ -220,14 +220,7 @@ def _head(graft: dict[str, Any], rows: list[int], tensors: dict[str, Tensor]) ->
         own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         return heads.assembled(graft["blocks"], own)
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-    blocks = []
-    for rows_of, biases in zip(weight.split(rows), bias.split(rows), strict=True):
-        block = nn.Linear(weight.shape[1], len(rows_of), dtype=weight.dtype)
-        with torch.no_grad():
-            block.weight.copy_(rows_of)
-            block.bias.copy_(biases)
-        blocks.append(block)
-    return Head(blocks)
+    return Head(linear(*block) for block in zip(weight.split(rows), bias.split(rows), strict=True))
 
 
 def _head_of(graft: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

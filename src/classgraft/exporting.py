@@ -24,7 +24,7 @@ from classgraft.data.images import Images
 from classgraft.data.probes import probes
 from classgraft.errors import InputError, nearest
 from classgraft.models import heads
-from classgraft.models.classifier import Classifier
+from classgraft.models.classifier import Classifier, linear
 from classgraft.storage import replaced
 from classgraft.training.answers import answers
 
@@ -116,11 +116,7 @@ def _merged(model: Classifier) -> Classifier:
     """With one layer for all linear rows; heads of other rules stay as they are."""
     if not heads.plain(model.head):
         return model
-    layer = nn.utils.skip_init(nn.Linear, model.head.parts[0].in_features, len(model.classes))
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(model.head.weight)
-        layer.bias.copy_(model.head.bias)
+    layer = linear(model.head.weight, model.head.bias)
     return model.headed([layer], model.classes).eval().requires_grad_(False)
 
 

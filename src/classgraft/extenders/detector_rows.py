@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from classgraft.data.boxes import Boxed
 from classgraft.errors import InputError
 from classgraft.losses.classification import grown_cross_entropy
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 from classgraft.models.detector import Detector, covered, together
 from classgraft.models.detector_parts import Proposer
 from classgraft.training.answers import evaluating
@@ -99,7 +99,7 @@ class DetectorRows:
         seeing = detector.open()
         seen = look(seeing, new, self.jitter, self.seed, proposer)
         weight, bias = self._rows(seeing, seen, len(names))
-        rows = _linear(weight, bias)
+        rows = linear(weight, bias)
         return detector.grown(names, rows, self._offsets(detector, seen, len(names)), proposer).eval()
 
     def _rows(self, detector: Detector, seen: Regions, classes: int) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class DetectorRows:
         first = detector.first.cls_score
         if first.out_features < 3 or not self.base:
             return features[:0]
-        rows = _linear(first.weight.detach().float().cpu()[1:], first.bias.detach().float().cpu()[1:])
+        rows = linear(first.weight.detach().float().cpu()[1:], first.bias.detach().float().cpu()[1:])
         old = Classifier(nn.Identity(), Head([rows]), detector.classes[: len(rows.weight)])
         return StandIns.of(old, None, features, self.confidence, self.samples).sample(self.samples, generator)[0]
 
@@ -158,7 +158,7 @@ class DetectorRows:
             change, shift = ridge(seen.features[own], left, self.prior)
             weights.append(F.pad(weight, (0, change.shape[1] - weight.shape[1])) + change)
             biases.append(bias + shift)
-        return _linear(torch.cat(weights), torch.cat(biases))
+        return linear(torch.cat(weights), torch.cat(biases))
 
 
 def look(detector: Detector, images: Boxed, jitter: int, seed: int, proposer: Proposer | None = None) -> Regions:
@@ -209,12 +209,3 @@ def _shaken(boxes: Tensor, copies: int, size: tuple[int, int], generator: torch.
     centre, sides = centre + way[:, :2] * sides / 6, sides * 1.2 ** way[:, 2:]
     edges = torch.tensor([size[1], size[0]] * 2).to(many)
     return torch.minimum(torch.cat([centre - sides / 2, centre + sides / 2], 1).clamp(min=0), edges)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight))
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer

@@ -31,11 +31,10 @@ from classgraft.data.images import Images, Task
 from classgraft.errors import InputError
 from classgraft.losses.classification import grown_cross_entropy
 from classgraft.losses.gates import open_share
-from classgraft.models.classifier import Classifier, Head, feature_width, frozen, untrained
+from classgraft.models.classifier import Classifier, Head, feature_width, frozen, linear, untrained
 from classgraft.models.gated import check
 from classgraft.models.kernels import Learning, gated, settled, started
 from classgraft.models.own import Own, fresh_judge, side_by_side
-from classgraft.models.statistics import linear
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import Exemplars
 from classgraft.training.loop import Batch, Terms, fit

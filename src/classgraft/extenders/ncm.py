@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 
 from classgraft.data.images import Task
-from classgraft.models.classifier import Classifier
-from classgraft.models.statistics import Through, Unit, discriminants, linear
+from classgraft.models.classifier import Classifier, linear
+from classgraft.models.statistics import Through, Unit, discriminants
 from classgraft.training.moments import Moments, covered, moments
 from classgraft.verbs import Extender
 
@@ -42,5 +42,5 @@ class NearestClassMean(Extender):
         classes = covered(model, kept.classes, task.classes, "ncm")
         mean = kept.mean_of(classes)
         if self.metric == "cosine":
-            return model.headed([Through([Unit()], linear(F.normalize(mean, dim=1), None))], classes).eval()
+            return model.headed([Through([Unit()], linear(F.normalize(mean, dim=1).float(), None))], classes).eval()
         return model.headed([discriminants(mean, mean)], classes).eval()

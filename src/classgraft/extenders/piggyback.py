@@ -27,10 +27,9 @@ import torch.nn.functional as F
 from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.losses.classification import grown_cross_entropy
-from classgraft.models.classifier import Classifier, Head, feature_width, frozen, untrained
+from classgraft.models.classifier import Classifier, Head, feature_width, frozen, linear, untrained
 from classgraft.models.masked import Choosing, Masked, maskable, unmasked, with_mask
 from classgraft.models.own import side_by_side
-from classgraft.models.statistics import linear
 from classgraft.training.answers import asked
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe

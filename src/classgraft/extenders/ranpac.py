@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classgraft.data.images import Task
-from classgraft.models.classifier import Classifier
-from classgraft.models.statistics import RandomFeatures, Through, linear
+from classgraft.models.classifier import Classifier, linear
+from classgraft.models.statistics import RandomFeatures, Through
 from classgraft.training.moments import covered, fitting, places, seen, share, with_new
 from classgraft.verbs import Extender
 
@@ -101,7 +101,8 @@ class RanPAC(Extender):
         ridge = self.ridge(before, projection, features, labels, names)
         while (rows := kept.solved(ridge)) is None:  # more images may want more digits
             ridge *= 10
-        return model.headed([Through([projection], linear(rows[places(classes, kept.classes)], None))], classes).eval()
+        block = linear(rows[places(classes, kept.classes)].float(), None)
+        return model.headed([Through([projection], block)], classes).eval()
 
     def before(self, memory: object | None) -> Projected:
         """What was kept, or nothing."""

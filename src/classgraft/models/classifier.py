@@ -142,13 +142,10 @@ class Classifier(nn.Module):
         names, copy_ = self.unknown(names), copy.deepcopy(self)
         if not names:
             return copy_
+        weight = torch.zeros(len(names), feature_width(self)) if weight is None else weight
+        bias = torch.zeros(len(names)) if bias is None else bias
         parameter = next(self.parameters(), torch.zeros(0))
-        width = weight.shape[1] if weight is not None else feature_width(self)
-        block = _block(width, len(names), True, parameter)
-        with torch.no_grad():
-            block.weight.zero_() if weight is None else block.weight.copy_(weight)
-            block.bias.zero_() if bias is None else block.bias.copy_(bias)
-        copy_.head.blocks.append(block.train(self.head.training))
+        copy_.head.blocks.append(linear(weight.to(parameter), bias.to(parameter)).train(self.head.training))
         copy_.classes = (*self.classes, *names)
         return copy_
 
@@ -195,23 +192,24 @@ class Classifier(nn.Module):
         return copy_
 
 
-def _block(width: int, rows: int, bias: bool, like: Tensor) -> nn.Linear:
-    """Rows without values yet, on the device and in the type of ``like``; no random number is drawn."""
-    block = nn.utils.skip_init(nn.Linear, width, rows, bias, device=like.device, dtype=like.dtype)
-    assert isinstance(block, nn.Linear)
-    return block
+@torch.no_grad()
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer of copies of these rows (K, D) and biases (K,), where they are and in their type; no random number is drawn."""
+    layer = nn.utils.skip_init(
+        nn.Linear, weight.shape[1], len(weight), bias is not None, device=weight.device, dtype=weight.dtype
+    )
+    assert isinstance(layer, nn.Linear)
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias.copy_(bias)
+    return layer
 
 
 def fewer(block: nn.Linear | Block, kept: list[int]) -> nn.Linear | Block:
     """A block of these of its classes, in this order."""
     if isinstance(block, Block):
         return block.only(kept)
-    smaller = _block(block.in_features, len(kept), block.bias is not None, block.weight).train(block.training)
-    with torch.no_grad():
-        smaller.weight.copy_(block.weight[kept])
-        if block.bias is not None:
-            smaller.bias.copy_(block.bias[kept])
-    return smaller
+    return linear(block.weight[kept], None if block.bias is None else block.bias[kept]).train(block.training)
 
 
 def feature_width(model: Classifier) -> int:

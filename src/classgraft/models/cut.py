@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classgraft.errors import InputError
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 
 
 def head_name(network: nn.Module, classes: int | None = None) -> str:
@@ -67,12 +67,7 @@ def joined(model: Classifier, head: str) -> nn.Module:
     One joint product moves logits by about 1e-7; the classifier itself keeps its blocks apart.
     """
     network = copy.deepcopy(model.body)
-    weight, bias = model.head.weight, model.head.bias
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    _replace(network, head, layer)
+    _replace(network, head, linear(model.head.weight, model.head.bias))
     if hasattr(network, "num_classes"):
         network.num_classes = len(model.classes)  # type: ignore[assignment]
     return network.train(model.training)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from classgraft.errors import InputError
-from classgraft.models.classifier import Block, Head
+from classgraft.models.classifier import Block, Head, linear
 from classgraft.models.hidden import Hidden
 from classgraft.models.merged import Merged
 from classgraft.models.own import Own, judge
@@ -24,7 +24,6 @@ from classgraft.models.statistics import (
     Through,
     Unit,
     described,
-    linear,
 )
 
 LARGEST = 1 << 30

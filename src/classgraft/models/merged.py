@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from classgraft.errors import InputError
-from classgraft.models.classifier import Block, Classifier, Head, fewer
+from classgraft.models.classifier import Block, Classifier, Head, fewer, linear
 
 
 class Merged(nn.Linear, Block):
@@ -39,10 +39,11 @@ class Merged(nn.Linear, Block):
 
     def only(self, kept: list[int]) -> Block | nn.Linear:  # type: ignore[override]
         stay = [m for m, k in enumerate(self.place) if k in kept]
-        first = _linear(self.weight, self.bias, kept)
+        first = linear(self.weight[kept], self.bias[kept])
         if not stay:
             return first
-        return Merged(first, _linear(self.more.weight, self.more.bias, stay), [kept.index(self.place[m]) for m in stay])
+        more = linear(self.more.weight[stay], self.more.bias[stay])
+        return Merged(first, more, [kept.index(self.place[m]) for m in stay])
 
     def spec(self) -> dict[str, Any]:
         return {"kind": "merged", "rows": self.out_features, "width": self.in_features, "place": list(self.place)}
@@ -70,8 +71,7 @@ def merged(model: Classifier, first: str, second: str) -> Classifier:
     if isinstance(block, Merged):
         rows, place = [block.more, *rows], [*block.place, *place]
     head = Head(rows)
-    beside = _linear(head.weight, head.bias, list(range(len(place))))
-    copy_.head.blocks[number] = Merged(block, beside, place).train(block.training)
+    copy_.head.blocks[number] = Merged(block, linear(head.weight, head.bias), place).train(block.training)
     return copy_
 
 
@@ -89,12 +89,3 @@ def _at(model: Classifier, name: str) -> tuple[int, int]:
         where -= model.head.rows[number]
         number += 1
     return number, where
-
-
-def _linear(weight: Tensor, bias: Tensor, kept: Sequence[int]) -> nn.Linear:
-    """A layer of these rows, which draws no random number."""
-    layer = nn.Linear(weight.shape[1], len(kept), device="meta", dtype=weight.dtype).to_empty(device=weight.device)
-    with torch.no_grad():
-        layer.weight.copy_(weight[list(kept)])
-        layer.bias.copy_(bias[list(kept)])
-    return layer

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 from classgraft.models.merged import Merged
 from classgraft.models.rows import all_rows
 from classgraft.models.structure import Structure
@@ -55,9 +55,7 @@ def nearest_mean(model: Classifier, means: Tensor) -> Classifier:
     Its logits 2 m_k f - |m_k|^2 are minus the squared distances to the means, up to what all classes have in common.
     The body and the rows of ``model`` are in it, so that ``trainable`` finds them again.
     """
-    rows = nn.utils.skip_init(nn.Linear, means.shape[1], len(means), device=model.device)
-    rows.weight.copy_(2 * means)
-    rows.bias.copy_(-means.square().sum(1))
+    rows = linear(2 * means, -means.square().sum(1)).to(model.device)
     weight, bias, classes = all_rows(model.head)
     body = Normalised([model.body], means.shape[1], len(means), len(weight) - len(means)).to(model.device)
     body.trained.weight.copy_(weight[: len(means)])

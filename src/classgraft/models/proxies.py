@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classgraft.models.classifier import Classifier, Head
+from classgraft.models.classifier import Classifier, Head, linear
 from classgraft.models.rows import all_rows
 from classgraft.models.structure import Structure
 
@@ -58,9 +58,7 @@ def with_proxies(body: nn.Module, proxies: Tensor, scale: float) -> Proxies:
 
 def by_proxies(body: Proxies, classes: tuple[str, ...]) -> Classifier:
     """A classifier with these logits: its features are the logits, its head passes them on."""
-    rows = nn.utils.skip_init(nn.Linear, len(classes), len(classes), bias=False, device=body.proxies.device)
-    with torch.no_grad():
-        rows.weight.copy_(torch.eye(len(classes)))
+    rows = linear(torch.eye(len(classes), device=body.proxies.device), None)
     return Classifier(body, Head([rows]), classes).eval()
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classgraft.models.classifier import Block, fewer
+from classgraft.models.classifier import Block, fewer, linear
 
 
 def described(block: nn.Module) -> dict[str, Any]:
@@ -184,15 +184,4 @@ def discriminants(mean: Tensor, solved: Tensor) -> nn.Linear:
     """
     bias = -(mean * solved).sum(1) / 2
     # without what is common the numbers are smaller, and fewer digits are lost in 32 bits
-    return linear(solved - solved.mean(0), bias - bias.mean())
-
-
-def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A layer of these rows (K, D) and biases (K,), in 32 bits."""
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), bias is not None)
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
-    return layer
+    return linear((solved - solved.mean(0)).float(), (bias - bias.mean()).float())
