@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from outside import NEW, OLD, Tiny, contents, copied, furnish, is_sentence, photo, photos, run, state, table
+from outside import NEW, OLD, Tiny, contents, copied, done, furnish, is_sentence, photo, photos, run, state, table
 from safetensors.torch import save_file
 from torch import nn
 
@@ -218,7 +218,13 @@ def test_images_of_classes_that_the_model_lacks(place: Path) -> None:
     refused("evaluate", "base", "new", says="2 of the classes of these images: 'cyan', 'pink'")
     refused("evaluate", "base", "new", "--skip-unknown", says="No image is left", warnings=1)
     photos(place / "grey", ["grey"])
-    refused("report", "grown", "old", "grey", says="'grey'; extend it first, or leave those images out with --skip-un")
+    refused(
+        "report",
+        "grown",
+        "old",
+        "grey",
+        says="'grey'; extend it by them first, or leave those images out (with --skip-",
+    )
     refused("extend", "base", "new", "--out", "x", "--method", "joint", "--old-images", "grey", says="'grey'")
 
 
@@ -545,6 +551,16 @@ def test_refused_extensions_into_their_own_bundle_leave_it(place: Path) -> None:
     refused("extend", "base", "new", "--out", "base", says="'pink' is empty")
 
 
+def test_names_that_classes_had_before_are_told(place: Path) -> None:
+    done("merge", "grown", "cyan", "pink", "--name", "pastel")
+    done("rename", "grown", "pastel", "pale")
+    refused("evaluate", "grown", "new", says="'cyan' is 'pale' by now: put its images under that name.")
+    refused("remove", "grown", "pink", says="has no class 'pink' any more; it is 'pale' by now.")
+    refused("remove", "grown", "pastel", says="it is 'pale' by now.")
+    done("remove", "grown", "pale")
+    refused("evaluate", "grown", "new", says="'cyan', 'pink'; extend it by them first")
+
+
 def test_reports_that_cannot_be_written(place: Path) -> None:
     for out in ("old", "names.txt/page.html", "/proc/page.html"):
         refused("report", "grown", "new", "--out", out, says=f"'{out}' cannot be written")
@@ -705,6 +721,17 @@ def test_what_looks_like_a_picture_and_cannot_be_read_is_told(tmp_path: Path) ->
     looking.known_images(bundle, root, warn=said.append)
     assert [sentence.split(";")[0] for sentence in said] == 3 * [
         "2 files are no images that can be read, such as 'a/1.heic'"
+    ]
+
+
+def test_pictures_beside_the_folders_of_the_classes_are_told(tmp_path: Path) -> None:
+    photo(tmp_path / "a/0.png", "red")
+    photo(tmp_path / "loose.png", "red")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    said: list[str] = []
+    assert len(classgraft.api.images_of(open_source(tmp_path), SMALL, warn=said.append)) == 1
+    assert said == [
+        "1 image lies beside the folders of the classes, such as 'loose.png', and in none; put them into theirs."
     ]
 
 

@@ -419,6 +419,13 @@ def test_a_page_of_classes_that_were_merged_since_is_of_both(place: Path) -> Non
     assert "2 classes grafted onto 3" in (place / "grown" / "report.html").read_text("utf-8")
 
 
+def test_a_page_is_of_the_last_extension_although_its_classes_are_gone(place: Path) -> None:
+    done("remove", place / "grown", "cyan")
+    done("remove", place / "grown", "pink")
+    done("report", place / "grown", place / "old", place / "new")
+    assert "2 classes grafted onto 3" in (place / "grown" / "report.html").read_text("utf-8")
+
+
 STEPS: dict[str, list[str]] = {
     "extend": ["more", "--out", "link", "--method", "imprint"],
     "remember": ["old", "--method", "ncm"],

@@ -909,7 +909,7 @@ TERMS = {
     "exemplars": {"all"},
     "icarl": {"new", "old"},
     "wa": {"class", "old"},
-    "bic": {"class", "old", "correction"},
+    "bic": {"class", "old", "correction", "pull"},
     "podnet": {"class", "spatial", "flat", "balanced"},
     "der": {"all", "auxiliary", "sparsity", "balanced"},
     "piggyback": {"new"},

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,15 @@ def test_a_change_is_measured_again_where_old_images_are_given(place: Path) -> N
     assert "on 9 old images a change of" in ran.out
     event = classgraft.load("j").history[-1]["promise"]
     assert event["change"]["images"] == 9
+
+
+def test_given_pictures_are_looked_at_where_nothing_was_measured_before(place: Path) -> None:
+    done("extend", "base", "new", "--out", "j", "--method", "finetune", "--set", "epochs=1")
+    assert "measured again" not in done("verify", "j").out
+    ran = done("verify", "j", "--images", "old")
+    assert re.search(
+        r"and on \d of 9 of those given; on 9 old images a change of .*, of which it promised nothing\.", ran.out
+    )
 
 
 def test_a_promised_change_that_is_exceeded_is_found(place: Path) -> None:

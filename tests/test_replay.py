@@ -30,7 +30,7 @@ from classgraft.extenders.joint import Joint
 from classgraft.extenders.podnet import PODNet, seen
 from classgraft.extenders.wa import WeightAligning
 from classgraft.models import cifar_resnet
-from classgraft.models.classifier import Classifier, Head, folded
+from classgraft.models.classifier import Classifier, Head, folded, linear
 from classgraft.models.cut import cut
 from classgraft.models.normalised import nearest_mean, trainable
 from classgraft.models.preparation import Preparation
@@ -252,6 +252,20 @@ def test_what_is_held_out_is_as_much_of_every_class() -> None:
     assert held.labels.tolist() == [1]
 
 
+def test_images_that_are_told_apart_without_error_do_not_stretch_the_new_rows_without_end() -> None:
+    """One image of each class held out, on features far apart: the cross-entropy alone falls for ever."""
+    labels = torch.arange(3).repeat_interleave(4)
+    shown = Images(
+        torch.eye(3)[labels][:, :, None, None], labels, tuple("abc"), Preparation(1, 1, (0.0,) * 3, (1.0,) * 3)
+    )
+    model = Classifier(nn.Flatten(), Head([linear(5 * torch.eye(3)[:2], torch.zeros(2))]), ("a", "b"))
+    method = BiasCorrection(exemplars=8, recipe=Recipe(epochs=20, batch_size=12, lr=0.1, augment="none"))
+    memory = method.remember(model, Task(("a", "b"), shown.of(("a", "b"))), None)
+    grown = method.extend(model, memory, Task(("c",), shown.of(("c",))))
+    assert (grown(shown.view(torch.arange(12), torch.device("cpu"))).argmax(1) == labels).all()
+    assert float(grown.head.weight.norm(dim=1).max()) < 20
+
+
 def test_the_correction_is_at_its_minimum_and_folded_into_the_new_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     caught: dict[str, Any] = {}
 
@@ -267,8 +281,8 @@ def test_the_correction_is_at_its_minimum_and_folded_into_the_new_rows(monkeypat
     monkeypatch.setattr(bic, "solve", lambda *given: (torch.zeros(1, 1), torch.zeros(1)))
     _, _, plain = extended(method)
     stretch, beta = (number.clone().requires_grad_() for number in caught["solution"])
-    loss = caught["terms"](stretch, beta)["correction"]
-    assert loss < caught["terms"](torch.zeros(1, 1), torch.zeros(1))["correction"]
+    loss = sum(caught["terms"](stretch, beta).values())
+    assert loss < sum(caught["terms"](torch.zeros(1, 1), torch.zeros(1)).values())
     for gradient in torch.autograd.grad(loss, (stretch, beta)):
         assert float(gradient.abs().max()) < 1e-3
     before, after = plain(inputs()), grown(inputs())

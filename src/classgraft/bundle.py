@@ -118,10 +118,21 @@ def grafted(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name in bundle.classes if name in names)
 
 
+def became(bundle: Bundle, name: str) -> str | None:
+    """What a class is called since it was renamed or made one with another; None where neither happened."""
+    before = now = normal(name)
+    for event in bundle.history:
+        if event["event"] in ("rename", "merge") and now in event["classes"][:-1]:
+            now = event["classes"][-1]
+    return now if now != before and now in bundle.classes else None
+
+
 def place(bundle: Bundle, name: str) -> int:
-    """The place of a class by its exact name; else an InputError that suggests the nearest."""
+    """The place of a class by its exact name; else an InputError that says what it is by now, or suggests the nearest."""
     name = normal(name)
     if name not in bundle.classes:
+        if now := became(bundle, name):
+            raise InputError(f"The model has no class '{name}' any more; it is '{now}' by now.")
         hint = (
             nearest(name, bundle.classes)
             if len(bundle.classes) <= 30

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from classgraft.bundle import Bundle
+from classgraft.bundle import Bundle, became
 from classgraft.data.decode import square
+from classgraft.data.folders import EXTENSIONS
 from classgraft.data.images import Images
 from classgraft.data.names import check_names, match
 from classgraft.data.sources import Loaded, Photo, Source, open_files, open_source, open_sources
@@ -90,9 +91,16 @@ def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:
 
 
 def _say_unread(source: Source, warn: Callable[[str], None]) -> None:
-    if count := len(source.unread):
-        what = "files are no images that" if count > 1 else "file is no image that"
-        warn(f"{count} {what} can be read, such as '{source.unread[0]}'; save what is wanted of them as JPEG or PNG.")
+    beside = [name for name in source.unread if Path(name).suffix.lower() in EXTENSIONS]
+    others = [name for name in source.unread if name not in beside]
+    if beside:
+        what = "images lie" if len(beside) > 1 else "image lies"
+        warn(
+            f"{len(beside)} {what} beside the folders of the classes, such as '{beside[0]}', and in none; put them into theirs."
+        )
+    if others:
+        what = "files are no images that" if len(others) > 1 else "file is no image that"
+        warn(f"{len(others)} {what} can be read, such as '{others[0]}'; save what is wanted of them as JPEG or PNG.")
 
 
 def labelled(
@@ -149,11 +157,14 @@ def _places(
     if count := len(found.unknown):
         if not skip_unknown:
             shown = ", ".join(f"'{name}'" for name in found.unknown[:5]) + (" ..." if count > 5 else "")
+            now = [f" '{name}' is '{other}' by now: put its images under that name." for name in found.unknown
+                   if (other := became(bundle, name))][:1]  # fmt: skip
             raise InputError(
-                f"The model does not have {count} of the classes of these images: {shown};"
-                " extend it first, or leave those images out with --skip-unknown."
+                f"The model does not have {count} of the classes of these images: {shown}; extend it by them first, or leave"
+                f" those images out (with --skip-unknown, where the command has it).{''.join(now)}"
             )
-        warn(f"{places.count(-1)} images of {count} classes that the model does not have are left out.")
+        of = "1 class" if count == 1 else f"{count} classes"
+        warn(f"{places.count(-1)} images of {of} that the model does not have are left out.")
     return places
 
 

@@ -36,7 +36,7 @@ def of_extension(
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> str:
     """The page of a bundle's last extension, measured on labelled images of old and new classes."""
-    if not bundle.added:
+    if not any(event["event"] == "extend" for event in bundle.history):
         raise InputError("There is nothing to report: no class was added to this model yet; extend it first.")
     warnings: list[str] = []
 

@@ -109,12 +109,16 @@ def _recheck(before: Bundle, after: Bundle, event: dict[str, Any], seen: Images 
                 f" {same}; restore the bundle."
             )
         said = f"the old answer on {same} of {of} generated images"
-    if "change" not in stated:
-        return f"{step}: {said}."
+        if seen:
+            same, of = _agreement(before.model, after.model, seen)
+            said += f" and on {same} of {of} of those given"
     known = None if old is None else old.of(before.classes)
     if not known:
-        return f"{step}: {said}; the change on old images was not measured again, for want of them."
+        missing = "; the change on old images was not measured again, for want of them" if "change" in stated else ""
+        return f"{step}: {said}{missing}."
     change = _change(before.model, after.model, known)
+    if "change" not in stated:
+        return f"{step}: {said}; on {len(known)} old images {_points(change)}, of which it promised nothing."
     low = stated["change"]["interval"][0]
     if change["interval"][1] < low:
         raise InputError(

@@ -91,8 +91,13 @@ def images(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def unread(others: Sequence[Path], root: Path) -> tuple[str, ...]:
-    """Those of the other files in a folder that a person may take for pictures, by their paths in it, sorted."""
-    like = sorted(file for file in others if file.suffix.lower() in _LIKE_PICTURES)
+    """Those of the other files in a folder that a person may take for pictures, by their paths in it, sorted: such as are
+    not read, and images beside the folders of the classes."""
+    like = sorted(
+        file
+        for file in others
+        if file.suffix.lower() in _LIKE_PICTURES or (file.suffix.lower() in EXTENSIONS and os.path.isfile(file))
+    )
     return tuple(printable(file.relative_to(root).as_posix()) for file in like)
 
 

@@ -65,7 +65,8 @@ class MAS(Extender):
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         if model.classes and not isinstance(memory, Importance):
             raise InputError(
-                "mas must have looked at old images; give them with --old-images, or choose another method."
+                "mas must have looked at old images, or at any without labels; give them with --old-images or --unlabelled, or"
+                " choose another method."
             )
         grown = begun(model, task).requires_grad_(True)
         held = holding(grown, memory, self.strength, self.recipe.lr) if isinstance(memory, Importance) else None
