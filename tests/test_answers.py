@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small import classifier, images
-from torch import Tensor
+from torch import Tensor, nn
 
 from classgraft.data.augment import centre, flip
 from classgraft.data.images import Images
@@ -73,6 +73,33 @@ def test_what_has_no_name_is_not_remembered(looks: list[int]) -> None:
     answers(model, seen, augment=lambda pixels, size, draws: centre(pixels, size))
     answers(model, seen, augment=lambda pixels, size, draws: centre(pixels, size).flip(-1))
     assert len(looks) == 5
+
+
+class Bent(nn.Module):
+    """Computes with what it was given beside weights."""
+
+    def __init__(self, *steps: object) -> None:
+        super().__init__()
+        self.steps = list(steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x) if callable(step) else x * step
+        return x.mean((2, 3))
+
+
+def test_networks_that_differ_in_more_than_weights_answer_for_themselves(looks: list[int]) -> None:
+    seen = images(10)
+    for steps in ([torch.tanh], [torch.relu], [torch.relu, 2.0], [torch.relu, -2.0]):
+        expected = Bent(*steps)(seen.view(torch.arange(10), CPU))
+        for _ in range(2):  # the same settings in another list are the same network
+            assert torch.allclose(answers(Bent(*steps), seen), expected)
+    assert len(looks) == 4
+    for scale in (2.0, 3.0):  # what has no name is asked each time
+        assert torch.allclose(answers(Bent(lambda x, s=scale: s * x), seen), scale * answers(Bent(1.0), seen))
+    plain, hooked = classifier().eval(), classifier().eval()
+    hooked.body[0].register_forward_hook(lambda *given: 10 * given[-1])  # type: ignore[operator]
+    assert not torch.allclose(answers(hooked, seen), answers(plain, seen))
 
 
 def test_memory_for_answers_is_bounded(looks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

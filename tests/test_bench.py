@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 from outside import photos as folders
 from outside import run, table
 from test_contract import Body, photos
-from torch import Tensor
+from torch import Tensor, nn
 
 import classgraft
 from classgraft.data.images import Images, Task
@@ -287,6 +288,29 @@ def test_another_benchmark_in_the_folder_is_refused(tmp_path: Path, change: dict
         bench(["rows"], tmp_path / "o", **change)
 
 
+def test_another_body_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    def body(scale: float) -> nn.Module:
+        found = Body()
+        with torch.no_grad():
+            next(found.parameters()).mul_(scale)
+        return found
+
+    for scale in (1.0, 1.0, 2.0):
+        start = Start(functools.partial(body, scale))
+        if scale == 1:
+            assert bench(["imprint"], tmp_path / "o", start=start)["network"] == "a function"
+            continue
+        with pytest.raises(InputError, match="of another benchmark: the network"):
+            bench(["imprint"], tmp_path / "o", start=start)
+
+
+def test_statistics_of_ones_own_instance_are_left_alone(tmp_path: Path) -> None:
+    still = Finetune(recipe=Recipe(**QUICK))
+    found = bench({"mine": still, "by name": "finetune"}, tmp_path / "o")
+    assert "statistics=False" in found["settings"]["mine"]
+    assert "statistics=True" in found["settings"]["by name"]
+
+
 # -- what cannot be ------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +320,18 @@ class Forgetful(Extender):
 
     def extend(self, model: Classifier, memory: object | None, task: Task) -> Classifier:
         return model
+
+
+class Untold(Forgetful):
+    """Has a setting that is no field."""
+
+    def __init__(self, rate: float) -> None:
+        object.__setattr__(self, "rate", rate)
+
+
+def test_a_method_that_does_not_tell_its_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Untold has 'rate', which no field tells"):
+        bench([Untold(0.1)], tmp_path / "o")
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,12 @@ def test_with_r_of_one_it_is_fine_tuning_bit_for_bit() -> None:
     assert same(found, plain)
 
 
+def test_classes_that_another_method_added_are_not_forgotten_in_silence() -> None:
+    memory = QUICK.remember(trained(), task(OLD), None)
+    with pytest.raises(InputError, match="Of the old class 'extra' generative-replay has learnt no image"):
+        QUICK.extend(trained().grown(("extra",)), memory, task(NEW))
+
+
 def dropping() -> Classifier:
     """With dropout, so that an answer in training mode would be another one; body and dropout in one."""
     model = trained()

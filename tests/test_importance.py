@@ -22,6 +22,7 @@ from classgraft.training import gradients
 from classgraft.training.answers import answers
 from classgraft.training.fisher import fisher_information
 from classgraft.training.importance import Importance, around, holding, moved, summed
+from classgraft.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 HEAD = "head.blocks.0.weight"
@@ -313,6 +314,18 @@ def test_a_memory_of_another_network_is_refused_by_name() -> None:
     memory = around(classifier(), {HEAD: torch.ones(3, 8)})
     with pytest.raises(InputError, match=r"head\.blocks\.0\.weight.*remember it again"):
         holding(classifier().without(("bee",)), memory, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("method", [EWC(recipe=Recipe(epochs=1)), MAS(recipe=Recipe(epochs=1))])
+def test_classes_that_came_since_it_looked_are_not_forgotten_in_silence(method: EWC | MAS) -> None:
+    model, seen = classifier(), images(9)
+    memory = method.remember(model, Task(model.classes, seen), None)
+    new = Task(("dog",), replace(seen.subset(torch.arange(0, 9, 3)), classes=("dog", "x", "y")))
+    assert method.extend(model, memory, new).classes == (*model.classes, "dog")
+    with pytest.raises(InputError, match="has not looked at, so that they would be forgotten"):
+        method.extend(model.grown(("elk",)), memory, new)
+    method.extend(model.grown(("elk",)).without(("elk",)), memory, new)
+    method.extend(model.grown(("elk",)), memory.without(("bee",)), new)  # whose its rows are is not known any more
 
 
 @pytest.mark.parametrize("method", [EWC(), MAS()])

@@ -109,6 +109,23 @@ def test_a_loss_that_is_no_number_stops_the_run_after_its_epoch() -> None:
     assert set(looked) == {0, 1}
 
 
+def test_a_last_step_that_ends_in_no_number_is_told() -> None:
+    """Each loss comes before its step; with one step in all there is none after it."""
+
+    def objective(batch: Batch) -> Terms:
+        return {"class": 1e30 * F.cross_entropy(model(batch.images), batch.targets)}
+
+    model, huge = classifier(), Recipe(epochs=1, batch_size=50, lr=1e30, milestones=(), augment="none")
+    with pytest.raises(InputError, match=r"learning: a weight is no finite number any more; lower the learning rate"):
+        fit(model, objective, images(50), huge, "learning")
+
+
+def test_what_learnt_carries_no_gradients_away() -> None:
+    model = classifier()
+    fit(model, lambda batch: {"class": F.cross_entropy(model(batch.images), batch.targets)}, images(), RECIPE)
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_points_learn_beside_modules() -> None:
     """Like GLICO's: one point for each image, which only its own batch moves."""
     points = torch.zeros(50, 4, requires_grad=True)

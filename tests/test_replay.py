@@ -287,7 +287,7 @@ def test_the_correction_is_at_its_minimum_and_folded_into_the_new_rows(monkeypat
         assert float(gradient.abs().max()) < 1e-3
     before, after = plain(inputs()), grown(inputs())
     assert torch.equal(after[:, :3], before[:, :3])
-    expected = (1 + stretch.detach()) * before[:, 3:] + beta.detach()
+    expected = stretch.detach().exp() * before[:, 3:] + beta.detach()
     torch.testing.assert_close(after[:, 3:], expected)
     assert float(beta.detach().abs()) > 1e-3
 

@@ -27,6 +27,7 @@ from classgraft.models.classifier import Classifier
 from classgraft.models.detector import Detector
 from classgraft.selftrainers.pseudo_labels import named
 from classgraft.trainers.glico import enriched, enriching
+from classgraft.training.answers import answers
 from classgraft.training.importance import Importance
 from classgraft.training.journal import hangs_on, open_journal
 from classgraft.verbs import Extender
@@ -144,6 +145,9 @@ def _extend_bundle(
         task = named(task, grown)
         if len(task.train) > shown:
             grown = extender.extend(bundle.model, memory, task)
+    few = photos.subset(torch.arange(min(len(photos), 8)))
+    if not bool((answers(grown, few) < torch.inf).all()):  # finite weights may be too large
+        raise InputError(f"What {chosen} learnt gives no numbers for its photos; lower its learning rate (lr).")
     own = dataclasses.replace(task, unlabelled=None) if extender.unlabelled else task  # those showed the old classes
     held = _kept(bundle, chosen, grown, extender.remember(grown, own, memory), warn)
     seconds = {"decode": round(decoded - started, 3), "extend": round(time.perf_counter() - decoded, 3)}

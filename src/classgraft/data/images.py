@@ -57,6 +57,10 @@ class Images:
             sides = f"squares of {own.resize} pixels, to which their preparation resizes"
             sides = f"squares of at least {own.size} pixels, which the network sees" if floats else sides
             raise InputError(f"The images are {str(self.pixels.dtype).removeprefix('torch.')} {shape}; give {sides}.")
+        if not floats and shape[1] != 3:
+            raise InputError(
+                f"The images are uint8 {shape}; give RGB, (N, 3, S, S), or for other channels prepared floats."
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)

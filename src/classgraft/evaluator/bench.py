@@ -9,7 +9,6 @@ OUT/report.html        the page
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
@@ -70,7 +69,8 @@ def bench(
         protocol: a name of ``classgraft.evaluator.settings.NAMED``, a protocol, or a whole setting.
         seeds: of fresh weights, the images' order, their augmentation and what a stream draws.
         recipe: fields of the recipe that differ from the setting's. A method by name learns by the setting's recipe with
-            these; an extender of one's own keeps its recipe but for these.
+            these, and lets batch-norm statistics follow; an extender of one's own keeps what it has but for these and the
+            exemplars.
         settings: of methods by name, {"lwf": {"temperature": 3}}; they go before the recipe.
         ray: spread the cells over a Ray cluster.
         device: as of ``classgraft.training.engine.engine``.
@@ -133,6 +133,8 @@ class _Job:
     precision: Literal["fp32", "bf16"] | None
     known: dict[Order, dict[str, str]] = dataclasses.field(default_factory=dict)
     """Fingerprints of the images that come in an order."""
+    prints: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Of the weights that a stream starts from, by seed."""
     bodies: dict[tuple[int, Order], tuple[Classifier, float]] = dataclasses.field(default_factory=dict)
     """What has learnt the first task, without its head, by seed and order; and the seconds that it took."""
 
@@ -166,7 +168,7 @@ class _Job:
         return {
             "method": cell.settings,
             "protocol": repr(self.setting.protocol),
-            "network": f"{self.setting.start} {self._weights}".strip() + self._begins_by(cell),
+            "network": f"{self.setting.start} {self._weights(cell.seed)}".strip() + self._begins_by(cell),
             "preparation": repr(self.train.preparation),
             **self._prints(cell.order),
         }
@@ -174,10 +176,16 @@ class _Job:
     def _begins_by(self, cell: Cell) -> str:
         return f", first fine-tuned by {self.setting.recipe}" if _begins(self.setting, cell) else ""
 
-    @functools.cached_property
-    def _weights(self) -> str:
-        path = self.setting.start.weights
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+    def _weights(self, seed: int) -> str:
+        """A fingerprint of trained weights, or of what a function makes, which its name does not tell."""
+        if seed not in self.prints:
+            start = self.setting.start
+            print_ = hashlib.sha256(start.weights.read_bytes()).hexdigest() if start.weights else ""
+            if not isinstance(start.source, str):
+                body = start.classifier(seed).body
+                print_ = digest(repr(body), body)
+            self.prints[seed] = print_
+        return self.prints[seed]
 
     def _prints(self, order: Order) -> dict[str, str]:
         if order not in self.known:

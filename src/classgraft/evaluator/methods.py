@@ -51,21 +51,25 @@ def _label(method: str | Extender) -> str:
 
 
 def _made(method: str | Extender, setting: Setting, recipe: Mapping[str, Any], own: Mapping[str, Any]) -> Extender:
-    """With the recipe, the budget of exemplars and batch-norm statistics that follow, where it has those."""
-    # networks here learn from nothing and from many images; methods leave statistics alone for the sake of a few photos
-    usual: dict[str, Any] = {"statistics": True}
-    if setting.exemplars is not None:
-        usual |= {"exemplars": setting.exemplars, "unit": setting.unit}
+    """With the recipe and the budget of exemplars where it has those; by name also with batch-norm statistics that follow."""
+    budget = {} if setting.exemplars is None else {"exemplars": setting.exemplars, "unit": setting.unit}
     if not isinstance(method, str):
         ready: Any = method
         fields = _fields(method)
+        if untold := sorted(vars(method).keys() - fields):
+            raise InputError(
+                f"{_label(method)} has '{untold[0]}', which no field tells, so that results could not be told apart; make it a"
+                " dataclass with that field."
+            )
         if unknown := [key for key in own if key not in fields]:
             raise InputError(f"{_label(method)} has no setting '{unknown[0]}'.{nearest(unknown[0], fields)}")
-        chosen = {**{key: value for key, value in usual.items() if key in fields}, **own}
+        chosen = {**{key: value for key, value in budget.items() if key in fields}, **own}
         if "recipe" in fields:
             chosen["recipe"] = dataclasses.replace(chosen.get("recipe", ready.recipe), **recipe)
         return dataclasses.replace(ready, **chosen) if chosen else method
     fields = _fields(catalogue.method_type(catalogue.entry(method, "extend")))
+    # networks here learn from nothing and from many images; methods leave statistics alone for the sake of a few photos
+    usual: dict[str, Any] = {"statistics": True, **budget}
     given: dict[str, Any] = {key: value for key, value in usual.items() if key in fields}
     if "recipe" in fields:
         given |= {

@@ -32,7 +32,7 @@ class Start:
     std: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
-        words = self.source if isinstance(self.source, str) else self.source.__qualname__
+        words = self.source if isinstance(self.source, str) else getattr(self.source, "__qualname__", "a function")
         return (
             words
             + "".join(f" {key}={value}" for key, value in self.arguments.items())

@@ -5,15 +5,16 @@ Wu, Chen, Wang, Ye, Liu, Guo, Fu: Large Scale Incremental Learning, CVPR 2019, a
     L = -(1 - a) log softmax(z)_y + a KL(softmax(v / T) || softmax(z_old / T)),  a = K_old / K,
     v the old network's
     then  z_new <- alpha z_new + beta,  min over alpha, beta of the held-out images' mean -log softmax(z)_y
-        + ((alpha - 1)^2 + beta^2) / their number
+        + ((log alpha)^2 + beta^2) / (10 their number)
 
 Differs from the paper:
 1. The correction is folded into the new rows (alpha w, alpha b + beta), so that the classifier stays linear and earlier
    corrections need no layers of their own.
 2. The two numbers come from L-BFGS on all held-out images at once, in evaluation mode and without augmentation.
 3. A class with a single image holds nothing out; without held-out images of old and of new classes nothing is corrected.
-4. The pull towards no correction, which weighs as one image does, is ours: where a few held-out images are told apart without
-   error, the cross-entropy falls for ever as alpha or beta grows, and rows a hundred times too long came of it.
+4. The pull towards no correction, a tenth of an image's weight, is ours, and so is that alpha stays positive: where a few
+   held-out images are told apart without error, the cross-entropy falls for ever as alpha or beta grows, and rows a hundred
+   times too long came of it; where most are not, a negative alpha turned the order of the new classes around.
 """
 
 from __future__ import annotations
@@ -68,15 +69,15 @@ class BiasCorrection(Rehearsal):
             logits = answers(grown, held)
 
             def terms(stretch: Tensor, beta: Tensor) -> Terms:
-                new = (1 + stretch) * logits[:, known:] + beta
+                new = stretch.exp() * logits[:, known:] + beta
                 wrong = F.cross_entropy(torch.cat([logits[:, :known], new], 1), held.labels)
-                return {"correction": wrong, "pull": (stretch.square() + beta.square()).sum() / len(held)}
+                return {"correction": wrong, "pull": 0.1 * (stretch.square() + beta.square()).sum() / len(held)}
 
             stretch, beta = solve(terms, 1, 1, 100)
             block = grown.head.linear[-1]
             with torch.no_grad():
-                block.weight.mul_(1 + float(stretch))
-                block.bias.mul_(1 + float(stretch)).add_(float(beta))
+                block.weight.mul_(float(stretch.exp()))
+                block.bias.mul_(float(stretch.exp())).add_(float(beta))
         return grown
 
 

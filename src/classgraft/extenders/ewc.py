@@ -21,7 +21,7 @@ from classgraft.errors import InputError
 from classgraft.losses.classification import cross_entropy_among
 from classgraft.models.classifier import Classifier
 from classgraft.training.fisher import Kind, fisher_information
-from classgraft.training.importance import Importance, around, holding, moved, summed
+from classgraft.training.importance import Importance, around, check_seen, holding, moved, summed
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.training.unseen import begun
@@ -63,6 +63,8 @@ class EWC(Extender):
             raise InputError(
                 "ewc must have looked at the old images; give them with --old-images, or choose another method."
             )
+        if isinstance(memory, Importance):
+            check_seen(memory, model)
         grown = begun(model, task).requires_grad_(True)
         held = holding(grown, memory, self.strength / 2, self.recipe.lr) if isinstance(memory, Importance) else None
         groups = grown.head.groups if self.softmax == "heads" else None

@@ -76,6 +76,11 @@ class GenerativeReplay(Extender):
             raise InputError(
                 "generative-replay must have looked at the old images; give them with --old-images, or choose another method."
             )
+        if kept and (lacking := [name for name in model.classes if name not in (*kept.classes, *task.classes)]):
+            raise InputError(
+                f"Of the old class '{lacking[0]}' generative-replay has learnt no image, so that it would be forgotten; give"
+                " images of it with --old-images, or choose the method that added it."
+            )
         if kept and kept.vectors != (self.space == "features"):
             raise InputError(f"What generative-replay keeps does not draw {self.space}; leave the space as it was.")
         images, r, augment = task.train.of(grown.classes), self.mixed(kept), augmentation(self.recipe.augment)

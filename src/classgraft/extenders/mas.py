@@ -24,7 +24,7 @@ from classgraft.errors import InputError
 from classgraft.losses.classification import cross_entropy_among
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.gradients import mean_of_each
-from classgraft.training.importance import Importance, around, holding, moved
+from classgraft.training.importance import Importance, around, check_seen, holding, moved
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.training.unseen import begun
@@ -68,6 +68,8 @@ class MAS(Extender):
                 "mas must have looked at old images, or at any without labels; give them with --old-images or --unlabelled, or"
                 " choose another method."
             )
+        if isinstance(memory, Importance):
+            check_seen(memory, model)
         grown = begun(model, task).requires_grad_(True)
         held = holding(grown, memory, self.strength, self.recipe.lr) if isinstance(memory, Importance) else None
         groups = grown.head.groups if self.softmax == "heads" else None

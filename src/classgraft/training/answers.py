@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -136,13 +137,23 @@ def _key(
     views = f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', '<>')}"
     if isinstance(module, Classifier) and asks == "Classifier.features":
         module = module.body  # features are the same under any head
-    parts = [(name, type(part), _settings(part)) for name, part in module.named_modules()]
-    if "<" in asks + views or any("<" in kind.__qualname__ for _, kind, _ in parts):
+    if "<" in asks + views or any("<" in type(part).__qualname__ or _hooked(part) for part in module.modules()):
         return ""
-    return digest(repr(parts), module, images.fingerprint, asks, views, seed, epoch)
+    try:
+        parts = [(name, id(type(part)), _settings(part)) for name, part in module.named_modules()]
+    except Exception:  # whatever cannot be pickled, such as a function without a name, is not known by anything
+        return ""
+    return digest(parts, module, images.fingerprint, asks, views, seed, epoch)
 
 
-def _settings(part: nn.Module) -> list[tuple[str, object]]:
-    """What a part computes with beside its tensors, as far as it is plain."""
-    plain = (bool, int, float, str, tuple, type(None))
-    return sorted((k, v) for k, v in vars(part).items() if isinstance(v, plain) and k != "training")
+_OWN = frozenset(vars(nn.Module()))
+"""What PyTorch itself keeps in every module: parameters, buffers, parts, hooks and the mode."""
+
+
+def _settings(part: nn.Module) -> bytes:
+    """What a part computes with beside its tensors, such as an activation that it was given."""
+    return pickle.dumps({name: value for name, value in vars(part).items() if name not in _OWN})
+
+
+def _hooked(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks)

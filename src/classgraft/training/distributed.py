@@ -41,6 +41,8 @@ class World:
 def world() -> World:
     """Joins the processes that ``torchrun`` started on first use; alone without it."""
     if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
+        if torch.cuda.is_available():  # what is gathered goes by way of the current device
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(dist.destroy_process_group)
     if not dist.is_initialized():

@@ -80,6 +80,20 @@ def _of_another(part: str) -> InputError:
     return InputError(f"What was remembered does not fit the network (its part '{part}'); remember it again.")
 
 
+def check_seen(memory: Importance, model: nn.Module) -> None:
+    """Refuse to go on where classes came since it was remembered: nothing would hold their rows.
+
+    Raises:
+        InputError: it has some of the head's parameters and not others; where it has none, a class was removed.
+    """
+    head = [name for name, _ in model.named_parameters() if name.startswith("head.")]
+    if 0 < sum(name in memory.anchor for name in head) < len(head):
+        raise InputError(
+            "Classes were added that this method has not looked at, so that they would be forgotten; give images of all old"
+            " classes with --old-images, or choose the method that added them."
+        )
+
+
 def holding(model: nn.Module, memory: Importance, strength: float, lr: float) -> Callable[[], Tensor]:
     """The penalty strength * sum importance * (weight - anchor)^2 on the model as it then is.
 

@@ -28,6 +28,7 @@ from classgraft.errors import InputError
 from classgraft.training import sealed
 from classgraft.training.carries import Carried, digest, restore, state
 from classgraft.training.distributed import gathered, world
+from classgraft.training.engine import first_device
 from classgraft.training.records import Records
 
 
@@ -86,7 +87,7 @@ class Entry:
                 )
             for carried, saved in zip(self.carries, found["carries"], strict=True):
                 restore(carried, saved)
-            _set_random_state(found["random"][world().rank])
+            _set_random_state(found["random"][world().rank], first_device(self.carries))
             position = Position(**found["position"])
             if world().rank == 0:
                 self.journal.records.keep(self.key.number, self.what, position.epochs)
@@ -99,7 +100,7 @@ class Entry:
 
     def write(self, position: Position) -> None:
         """Put everything on the disk; whatever happens meanwhile, a good file stays there."""
-        random = gathered(_random_state())
+        random = gathered(_random_state(first_device(self.carries)))
         if world().rank == 0:
             content = {
                 "key": asdict(self.key),
@@ -175,15 +176,15 @@ _WORDS = {
 }
 
 
-def _random_state() -> Tensor:
+def _random_state(device: torch.device) -> Tensor:
     states = [torch.get_rng_state()]
-    if torch.cuda.is_available():
-        states.append(torch.cuda.get_rng_state())
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
     return torch.cat(states)
 
 
-def _set_random_state(states: Tensor) -> None:
+def _set_random_state(states: Tensor, device: torch.device) -> None:
     size = len(torch.get_rng_state())
     torch.set_rng_state(states[:size].clone())
     if len(states) > size:
-        torch.cuda.set_rng_state(states[size:].clone())
+        torch.cuda.set_rng_state(states[size:].clone(), device)

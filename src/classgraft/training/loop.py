@@ -110,7 +110,16 @@ def run(step: Step, epoch_of: Callable[[int], Iterable[Any]], recipe: Recipe, wh
         torch.manual_seed(recipe.seed + 1_000_003 * world().rank)
         agree(tensor for carried in step.carries for tensor in tensors(carried))
         entry = kept.entry(step.carries, recipe, epochs.fingerprint if epochs else "", engine, what) if kept else None
-        return History(_epochs(step, epoch_of, recipe, what, entry))
+        history = History(_epochs(step, epoch_of, recipe, what, entry))
+    learnt = [tensor for carried in step.carries for tensor in tensors(carried) if tensor.requires_grad]
+    # every loss came before its step
+    if learnt and not bool(torch.stack([tensor.isfinite().all() for tensor in learnt]).all()):
+        raise InputError(
+            f"{what}: a weight is no finite number any more; lower the learning rate (lr, now {recipe.lr:g})."
+        )
+    for tensor in learnt:
+        tensor.grad = None  # as large as the weights, and of no more use
+    return history
 
 
 def _epochs(

@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError):
         content = memoryview(path.read_bytes())
         if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
-            return torch.load(io.BytesIO(content[_DIGEST:]), weights_only=True)  # type: ignore[no-any-return]
+            return torch.load(io.BytesIO(content[_DIGEST:]), "cpu", weights_only=True)  # type: ignore[no-any-return]
     return None
 
 

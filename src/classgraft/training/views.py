@@ -8,6 +8,7 @@ from torch import Tensor
 
 from classgraft.data.augment import Augment, centre, flip, resized_crop_flip
 from classgraft.data.images import Images
+from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.training.answers import answers
 
@@ -16,6 +17,9 @@ def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tens
     """Features (N, V, D) of every photo in ``views`` views, and the labels (N,).
 
     The first view is the photo as evaluation sees it, the second its mirror image, the others are random crops.
+
+    Raises:
+        InputError: a feature is no finite number.
     """
     augments: list[Augment] = [centre, _mirror]
     augments = (augments + [resized_crop_flip] * (views - 2))[:views]
@@ -23,7 +27,10 @@ def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tens
         answers(model, photos, model.features, augment, seed, number, "looking at the photos")
         for number, augment in enumerate(augments)
     ]
-    return torch.stack(seen, 1), photos.labels
+    features = torch.stack(seen, 1)
+    if not features.isfinite().all():
+        raise InputError("The network's features of these images are no finite numbers; check its weights.")
+    return features, photos.labels
 
 
 def imprinted(
