@@ -101,7 +101,7 @@ def stream(found: dict[str, Any]) -> str:
         f"## A stream of Tiny-ImageNet classes\n\n{result['what']}; {result['n']:,} test images after the last step. One recipe"
         " for all. Average: mean over the steps of the accuracy on all classes so far; old, new and harmonic mean after the"
         " last. Methods that leave the body alone have it from the first step of fine-tuning. Minutes are of one thread"
-        f" beside one or two other jobs.{spread}",
+        f" beside one to three other jobs.{spread}",
         grid(["method", *keys, "forgetting", "memory, MiB", "minutes", "on", "seeds"], learners),
         *beside_exemplars(result["rows"]),
     ]
