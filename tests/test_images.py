@@ -58,7 +58,7 @@ def test_a_label_without_a_class_name_is_refused(label: int) -> None:
         (torch.zeros(12, 3, 16, 16, dtype=torch.uint8), "uint8 (12, 3, 16, 16); give squares of 12 pixels"),
         (torch.zeros(12, 3, 8, 8, dtype=torch.uint8), "squares of 12 pixels"),
         (torch.zeros(12, 3, 12, 16, dtype=torch.uint8), "squares of 12 pixels"),
-        (torch.zeros(12, 1, 12, 12, dtype=torch.uint8), "uint8 (12, 1, 12, 12); give RGB"),
+        (torch.zeros(12, 1, 12, 12, dtype=torch.uint8), "uint8 (12, 1, 12, 12), but their preparation has means"),
         (torch.zeros(12, 3, 12, 16), "float32 (12, 3, 12, 16); give squares of at least 8 pixels"),
         (torch.zeros(12, 3, 7, 7), "squares of at least 8 pixels"),
         (torch.zeros(12, 8, 8), "squares of at least 8 pixels"),

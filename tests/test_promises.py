@@ -141,7 +141,8 @@ def test_probes_are_the_same_bits_everywhere() -> None:
 
 def test_probes_of_large_squares_are_fewer() -> None:
     assert len(probes(Preparation(2000, 2000), ("a",))) == 2
-    assert probes(Preparation(8, 8), ("a",), channels=1).pixels.shape == (32, 1, 8, 8)
+    plain = Preparation(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert probes(plain, ("a",), channels=1).pixels.shape == (32, 1, 8, 8)
 
 
 # -- checking again ------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_too_few_images_to_hold_some_out_are_all_learnt_from(place: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("strange", "--student", "cifar:resnet20"), "leave those images out with --skip-unknown"),
+        (("strange", "--student", "cifar:resnet20"), "leave those images out (with --skip-unknown"),
         (("all", "--student", "cifar:resnet21"), "no network 'cifar:resnet21'"),
         (("all", "--student", "nowhere"), "'nowhere' does not say where the network comes from"),
         (("all", "--student", "timm:vit_tiny_patch16_224"), "32 pixels"),
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_said_in_a_sentence(
 def test_images_of_unknown_classes_are_left_out_where_that_is_asked_for(place: Path) -> None:
     ran = run("distill", place / "grown", photos(place / "strange", ["red", "grey"], 4), "--student", "cifar:resnet20",
               "--out", place / "x", "--skip-unknown", *QUICK)  # fmt: skip
-    assert (ran.code, "4 images of 1 classes that the model does not have are left out" in ran.err) == (0, True)
+    assert (ran.code, "4 images of 1 class that the model does not have are left out" in ran.err) == (0, True)
 
 
 def test_unlabelled_images_are_no_class_and_split_at_random() -> None:

@@ -57,9 +57,11 @@ class Images:
             sides = f"squares of {own.resize} pixels, to which their preparation resizes"
             sides = f"squares of at least {own.size} pixels, which the network sees" if floats else sides
             raise InputError(f"The images are {str(self.pixels.dtype).removeprefix('torch.')} {shape}; give {sides}.")
-        if not floats and shape[1] != 3:
+        if shape[1] != 3 and own.normalises:
+            kind = str(self.pixels.dtype).removeprefix("torch.")
             raise InputError(
-                f"The images are uint8 {shape}; give RGB, (N, 3, S, S), or for other channels prepared floats."
+                f"The images are {kind} {shape}, but their preparation has means and deviations of three colours; give RGB, or"
+                " floats that are prepared, with means of 0 and deviations of 1."
             )
 
     def __len__(self) -> int:
