@@ -110,7 +110,8 @@ def test_bytes_are_those_of_a_file(tmp_path: Path) -> None:
 
 
 def test_bytes_of_prepared_floats() -> None:
-    plain = Images(torch.zeros(2, 1, 5, 5), torch.zeros(2, dtype=torch.int64), ("a",), Preparation(5, 5))
+    preparation = Preparation(5, 5, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain = Images(torch.zeros(2, 1, 5, 5), torch.zeros(2, dtype=torch.int64), ("a",), preparation)
     assert bytes_of_one(plain) == 4 * 25 + 8
 
 
