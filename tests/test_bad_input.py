@@ -735,6 +735,19 @@ def test_pictures_beside_the_folders_of_the_classes_are_told(tmp_path: Path) -> 
     ]
 
 
+def test_a_grown_model_that_gives_no_numbers_is_refused() -> None:
+    """Its weights are finite, and so was every loss before the only step."""
+    bundle = tiny("a", "b", "c")
+    side = bundle.preparation.resize
+    pixels = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    photos = Images(pixels, torch.tensor([0, 0, 1, 1]), ("x", "y"), bundle.preparation)
+    settings = {"epochs": 1, "optimiser": "sgd", "lr": 1e25, "milestones": (), "batch_size": 4}
+    with pytest.raises(
+        InputError, match="What finetune learnt gives no numbers for its photos; lower its learning rate"
+    ):
+        classgraft.extend(bundle, photos, method="finetune", settings=settings)
+
+
 def test_what_has_no_end_is_quoted_with_its_middle_left_out() -> None:
     said = str(InputError(f"'{'a' * 5000}' is no class; give one of these: {'name, ' * 1000}or none."))
     assert said.startswith("'aaaa")

@@ -18,6 +18,7 @@ from classgraft.choosing import choose
 from classgraft.data.boxes import Boxed
 from classgraft.data.images import Images, Task
 from classgraft.data.names import match, normal
+from classgraft.data.probes import COUNT
 from classgraft.data.sources import open_sources
 from classgraft.errors import InputError
 from classgraft.history import event_of, settings_of
@@ -145,7 +146,7 @@ def _extend_bundle(
         task = named(task, grown)
         if len(task.train) > shown:
             grown = extender.extend(bundle.model, memory, task)
-    few = photos.subset(torch.arange(min(len(photos), 8)))
+    few = photos.some(COUNT, 0)  # on which its promise is looked at, too
     if not bool((answers(grown, few) < torch.inf).all()):  # finite weights may be too large
         raise InputError(f"What {chosen} learnt gives no numbers for its photos; lower its learning rate (lr).")
     own = dataclasses.replace(task, unlabelled=None) if extender.unlabelled else task  # those showed the old classes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from classgraft.data.augment import Augment, centre
 from classgraft.data.images import Images
+from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
 from classgraft.training.carries import digest
 from classgraft.training.distributed import gathered, world
@@ -61,6 +62,17 @@ def answers(
             while sum(tensor.nbytes for tensor in _remembered.values()) > REMEMBERED:
                 _remembered.popitem(last=False)
     return found
+
+
+def finite(features: Tensor) -> Tensor:
+    """The features as they are.
+
+    Raises:
+        InputError: one is no finite number.
+    """
+    if not features.isfinite().all():
+        raise InputError("The network's features of these images are no finite numbers; check its weights.")
+    return features
 
 
 def forget() -> None:
@@ -140,7 +152,7 @@ def _key(
     if "<" in asks + views or any("<" in type(part).__qualname__ or _hooked(part) for part in module.modules()):
         return ""
     try:
-        parts = [(name, id(type(part)), _settings(part)) for name, part in module.named_modules()]
+        parts = [(name, str(type(part)), id(type(part)), _settings(part)) for name, part in module.named_modules()]
     except Exception:  # whatever cannot be pickled, such as a function without a name, is not known by anything
         return ""
     return digest(parts, module, images.fingerprint, asks, views, seed, epoch)

@@ -16,7 +16,7 @@ from torch import Tensor
 from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
-from classgraft.training.answers import answers
+from classgraft.training.answers import answers, finite
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,7 @@ def seen(model: Classifier, task: Task) -> tuple[Tensor, Tensor, tuple[str, ...]
     if empty:
         raise InputError(f"The class '{empty[0]}' has no photo; give one at least.")
     # the body, not the classifier, is asked: its answers are remembered whatever head comes next
-    features = answers(model.body, images, what="looking at the photos")
-    if not features.isfinite().all():
-        raise InputError("The network's features of these images are no finite numbers; check its weights.")
-    return features, images.labels, names
+    return finite(answers(model.body, images, what="looking at the photos")), images.labels, names
 
 
 def fitting(what: str, now: object, then: object) -> None:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from classgraft.data.augment import Augment, centre, flip, resized_crop_flip
 from classgraft.data.images import Images
-from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier
-from classgraft.training.answers import answers
+from classgraft.training.answers import answers, finite
 
 
 def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -27,10 +26,7 @@ def look(model: Classifier, photos: Images, views: int, seed: int) -> tuple[Tens
         answers(model, photos, model.features, augment, seed, number, "looking at the photos")
         for number, augment in enumerate(augments)
     ]
-    features = torch.stack(seen, 1)
-    if not features.isfinite().all():
-        raise InputError("The network's features of these images are no finite numbers; check its weights.")
-    return features, photos.labels
+    return finite(torch.stack(seen, 1)), photos.labels
 
 
 def imprinted(
