@@ -31,9 +31,9 @@ from classgraft.data.images import Images
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, together
+from classgraft.training.unlabelled import Pair, fit_beside, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -70,10 +70,8 @@ class DataDistillation(SelfTrainer):
             annotated = F.cross_entropy(logits, labels[ours.index])
             return {"labelled": F.cross_entropy(others, known.targets), "unlabelled": self.strength * annotated}
 
-        train_mode(learner)
-        images = beside(free, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe), images, self.recipe)
-        return learner.eval()
+        fit_beside(learner, objective, free, labelled.of(student.classes), self.recipe, self.ratio)
+        return learner
 
     def ensembled(self, model: Classifier, unlabelled: Images) -> Tensor:
         """Probabilities of each unlabelled image (N, K), averaged over its views."""

@@ -32,9 +32,9 @@ from classgraft.models.classifier import frozen
 from classgraft.models.keypoints import Locator, decoded
 from classgraft.training.answers import answers
 from classgraft.training.locating import RECIPE, SPREAD, agreeing, annotated, ensembled, lesson
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, together
+from classgraft.training.unlabelled import Pair, fit_beside, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -72,10 +72,8 @@ class KeypointDataDistillation(SelfTrainer):
                 "unlabelled": self.strength * lesson(maps, ours.targets, size, self.spread),
             }
 
-        train_mode(learner)
-        images = beside(free, known, self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe), images, self.recipe)
-        return learner.eval()
+        fit_beside(learner, objective, free, known, self.recipe, self.ratio)
+        return learner
 
     def distilled(self, model: Locator, unlabelled: Images, share: float) -> Poses:
         """The unlabelled images with the points of which the model's looks are surest together, ``share`` of all points."""

@@ -19,9 +19,9 @@ from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import pseudo_label
 from classgraft.models.classifier import Classifier
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Average, Pair, beside, followed, together
+from classgraft.training.unlabelled import Average, Pair, fit_beside, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -51,7 +51,7 @@ class FixMatch(SelfTrainer):
             unlabelled = pseudo_label(changed, weak, self.threshold)
             return {"labelled": F.cross_entropy(logits, known.targets), "unlabelled": self.strength * unlabelled}
 
-        train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
-        run(followed(descend(objective, [learner], self.recipe), average, learner), images, self.recipe)
+        fit_beside(
+            learner, objective, unlabelled, labelled.of(student.classes), self.recipe, self.ratio, average=average
+        )
         return average.model.requires_grad_(True)

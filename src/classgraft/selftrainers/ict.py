@@ -24,9 +24,9 @@ from classgraft.data.images import Images
 from classgraft.losses.consistency import squared_difference
 from classgraft.models.classifier import Classifier
 from classgraft.training.answers import asked
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Average, Pair, beside, elapsed, followed, gentle, measured, mixed, together
+from classgraft.training.unlabelled import Average, Pair, elapsed, fit_beside, gentle, measured, mixed, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -60,7 +60,7 @@ class ICT(SelfTrainer):
             labels = F.cross_entropy(logits, known.targets)
             return {"labelled": labels, "unlabelled": weight * squared_difference(ours, targets)}
 
-        train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
-        run(followed(descend(objective, [learner], self.recipe), teacher, learner), images, self.recipe)
+        fit_beside(
+            learner, objective, unlabelled, labelled.of(student.classes), self.recipe, self.ratio, average=teacher
+        )
         return teacher.model.requires_grad_(True)

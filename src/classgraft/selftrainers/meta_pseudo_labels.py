@@ -9,14 +9,16 @@ The label and the view are the same in both steps.
 
     student:  theta' = theta - eta grad CE(y', S(u)),  y' drawn from T(u)
     teacher:  L = h CE(y', T(u)) + CE(y, T(x))
-        + lambda_u CE(sharpened T(weak u), T(strong u)),  h = CE(y, S_theta(x)) - CE(y, S_theta'(x))
+        + lambda_u(t) CE(sharpened T(weak u), T(strong u)),  h = CE(y, S_theta(x)) - CE(y, S_theta'(x))
 
 Differs from the paper:
 1. Published code takes soft answers as the teacher's target, which makes the feedback's gradient zero, or h with the other
    sign. Here labels are drawn and h is old less new.
 2. From h its running mean is taken, as in the authors' code, and what is left is divided by its running root mean square
    (``scaled``), for at usual learning rates it is about a thousandth.
-3. No label smoothing, no average of weights, and the consistency of the teacher (UDA) has its full weight from the start.
+3. No label smoothing and no average of weights. The weight of the teacher's consistency (UDA) rises over a share of the
+   training, where the authors count 5,000 steps, and to 1 in place of 8: the larger one undid in short trainings what labels
+   had taught the teacher.
 4. Momentum and weight decay belong to the student's step, so h measures the step that is really taken.
 """
 
@@ -39,7 +41,7 @@ from classgraft.training.distributed import of_all
 from classgraft.training.engine import current
 from classgraft.training.loop import Batch, Step, Terms, descend, fit, run, train_mode
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, measured, together
+from classgraft.training.unlabelled import Pair, beside, elapsed, linear, measured, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -51,8 +53,10 @@ class MetaPseudoLabels(SelfTrainer):
     """Weight of the teacher's term h * CE; 0 is a control, and so is -1, the wrong sign (from Python alone)."""
     scaled: bool = True
     """Take its running mean from h, and divide by the running root mean square of what is left."""
-    consistency: float = 8.0
-    """Lambda_u: weight of the teacher's agreement between a weak and a strong view."""
+    consistency: float = 1.0
+    """Lambda_u: weight in the end of the teacher's agreement between a weak and a strong view."""
+    full: float = 0.3
+    """Share of the training over which that weight rises on a straight line."""
     temperature: float = 0.7
     """Of the weak view's answer, in that agreement."""
     threshold: float = 0.6
@@ -92,12 +96,12 @@ class MetaPseudoLabels(SelfTrainer):
             return {"student": F.cross_entropy(learner(view), labels)}
 
         def teaching(given: tuple[Any, ...]) -> Terms:
-            known, weak, changed, logits, labels, improvement = given
+            known, weak, changed, logits, labels, improvement, rising = given
             said = sharpened(weak.detach().softmax(1), self.temperature)
             agreement = soft_cross_entropy(changed, said, said.amax(1) >= self.threshold)
             return {
                 "labelled": F.cross_entropy(logits, known.targets),
-                "consistency": self.consistency * agreement,
+                "consistency": self.consistency * rising * agreement,
                 "feedback": self.feedback * (improvement * F.cross_entropy(changed, labels)),
             }
 
@@ -112,7 +116,8 @@ class MetaPseudoLabels(SelfTrainer):
             terms = of_student.take((free, view, labels))
             helped = before - loss(learner, known)
             improvement = self.weighed(of_all(helped[None]).mean(), sums)
-            return terms | of_teacher.take((known, weak, changed, logits, labels, improvement))
+            rising = linear(elapsed(pair, self.recipe), 0, self.full)
+            return terms | of_teacher.take((known, weak, changed, logits, labels, improvement, rising))
 
         def set_rate(rate: float) -> None:
             of_student.set_rate(rate)

@@ -28,9 +28,9 @@ from classgraft.losses.consistency import soft_cross_entropy
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.training.answers import answers
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside
+from classgraft.training.unlabelled import Pair, fit_beside
 from classgraft.verbs import SelfTrainer
 
 
@@ -107,11 +107,9 @@ class NoisyStudent(SelfTrainer):
             labels = F.cross_entropy(others, labelled.targets, label_smoothing=self.smoothing)
             return {"labelled": labels, "unlabelled": self.strength * said}
 
-        train_mode(learner)
         with stochastic_depth(blocks, self.survival):
-            images = beside(free, known, recipe, self.ratio, learner.device)
-            run(descend(objective, [learner], recipe), images, recipe)
-        return learner.eval()
+            fit_beside(learner, objective, free, known, recipe, self.ratio)
+        return learner
 
 
 def size(model: Classifier) -> int:

@@ -25,9 +25,9 @@ from classgraft.data.images import Images, Task, joined
 from classgraft.losses.consistency import pseudo_label
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, elapsed, linear, unmoved
+from classgraft.training.unlabelled import Pair, elapsed, fit_beside, linear, unmoved
 from classgraft.verbs import SelfTrainer
 
 
@@ -64,10 +64,8 @@ class PseudoLabels(SelfTrainer):
                 terms["unlabelled"] = weight * pseudo_label(logits, answers, self.threshold)
             return terms
 
-        train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe), images, self.recipe)
-        return learner.eval()
+        fit_beside(learner, objective, unlabelled, labelled.of(student.classes), self.recipe, self.ratio)
+        return learner
 
 
 def named(task: Task, grown: Classifier, threshold: float = 0.8) -> Task:

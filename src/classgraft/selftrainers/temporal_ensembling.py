@@ -21,9 +21,9 @@ from classgraft.data.images import Images
 from classgraft.losses.consistency import squared_difference
 from classgraft.models.classifier import Classifier
 from classgraft.training.distributed import of_all
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, elapsed, gentle, together
+from classgraft.training.unlabelled import Pair, elapsed, fit_beside, gentle, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -60,7 +60,5 @@ class TemporalEnsembling(SelfTrainer):
                 terms["unlabelled"] = weight * squared_difference(ours, torch.where(seen > 0, young, said))
             return terms
 
-        train_mode(learner)
-        images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe, carries=[remembered, times]), images, self.recipe)
-        return learner.eval()
+        fit_beside(learner, objective, unlabelled, known, self.recipe, self.ratio, carries=[remembered, times])
+        return learner

@@ -21,9 +21,9 @@ from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import sharpened, soft_cross_entropy
 from classgraft.models.classifier import Classifier
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, elapsed, together
+from classgraft.training.unlabelled import Pair, elapsed, fit_beside, together
 from classgraft.verbs import SelfTrainer
 
 
@@ -56,10 +56,8 @@ class UDA(SelfTrainer):
             labels = annealed(logits, known.targets, self.ceiling(elapsed(pair, self.recipe), logits.shape[1]))
             return {"labelled": labels, "unlabelled": self.strength * agreement}
 
-        train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
-        run(descend(objective, [learner], self.recipe), images, self.recipe)
-        return learner.eval()
+        fit_beside(learner, objective, unlabelled, labelled.of(student.classes), self.recipe, self.ratio)
+        return learner
 
     def ceiling(self, done: float, classes: int) -> float:
         """Eta: the probability above which a labelled image counts no more."""

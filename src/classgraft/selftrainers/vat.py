@@ -24,9 +24,9 @@ from classgraft.data.images import Images
 from classgraft.losses.consistency import entropy
 from classgraft.losses.distillation import distillation
 from classgraft.models.classifier import Classifier
-from classgraft.training.loop import Terms, descend, run, train_mode
+from classgraft.training.loop import Terms
 from classgraft.training.recipe import Recipe
-from classgraft.training.unlabelled import Pair, beside, together, unmoved
+from classgraft.training.unlabelled import Pair, fit_beside, together, unmoved
 from classgraft.verbs import SelfTrainer
 
 PROBE = 1e-3
@@ -65,11 +65,11 @@ class VAT(SelfTrainer):
                 "entropy": self.entropy * entropy(ours),
             }
 
-        train_mode(learner)
-        images = beside(unlabelled, labelled.of(student.classes), self.recipe, self.ratio, learner.device)
         # the direction is a gradient taken at a tiny change: in full precision
-        run(descend(objective, [learner], self.recipe, second_order=True), images, self.recipe)
-        return learner.eval()
+        fit_beside(
+            learner, objective, unlabelled, labelled.of(student.classes), self.recipe, self.ratio, second_order=True
+        )
+        return learner
 
 
 def worst(learner: nn.Module, images: Tensor, answers: Tensor, radius: float, iterations: int) -> Tensor:

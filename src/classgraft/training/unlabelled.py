@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,9 @@ from classgraft.data.images import Images
 from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import evaluating
 from classgraft.training.batches import Abreast, Batch, Epochs
-from classgraft.training.loop import Step
+from classgraft.training.carries import Carried
+from classgraft.training.engine import first_device
+from classgraft.training.loop import Step, Terms, descend, run, train_mode
 from classgraft.training.recipe import Recipe
 
 Pair = tuple[Batch, ...]
@@ -114,7 +116,7 @@ class Average(nn.Module):
         return self.model(images)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def follow(self, learner: Classifier) -> None:
+    def follow(self, learner: nn.Module) -> None:
         """A step of the mean; the first steps count for more, so that where it started is soon forgotten."""
         self.steps += 1
         weight = 1 - ((1 + self.steps) / (10 + self.steps)).clamp(max=self.decay)
@@ -125,7 +127,7 @@ class Average(nn.Module):
                 mine.copy_(theirs)
 
 
-def followed(step: Step, average: Average, learner: Classifier) -> Step:
+def followed(step: Step, average: Average, learner: nn.Module) -> Step:
     """The step, after which the average follows the learner."""
 
     def take(batch: object) -> dict[str, Tensor]:
@@ -134,3 +136,24 @@ def followed(step: Step, average: Average, learner: Classifier) -> Step:
         return terms
 
     return replace(step, take=take, carries=(*step.carries, average))
+
+
+def fit_beside(
+    module: nn.Module,
+    objective: Callable[[Pair], Terms],
+    unlabelled: Images,
+    labelled: Images,
+    recipe: Recipe,
+    ratio: int,
+    *,
+    average: Average | None = None,
+    second_order: bool = False,
+    carries: Sequence[Carried] = (),
+) -> None:
+    """What ``fit`` is for one set of images, for unlabelled ones beside labelled ones; an ``average`` follows the module."""
+    train_mode(module)
+    step = descend(objective, [module], recipe, second_order=second_order, carries=carries)
+    if average:
+        step = followed(step, average, module)
+    run(step, beside(unlabelled, labelled, recipe, ratio, first_device([module])), recipe)
+    module.eval()
