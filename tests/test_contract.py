@@ -37,6 +37,7 @@ from classgraft.models.preparation import Preparation
 from classgraft.models.segmenter import Segmenter
 from classgraft.packing import Packed, packed, unpacked, without, words
 from classgraft.training import generative, latent, loop
+from classgraft.training import unlabelled as self_training
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Distiller, Extender, SelfTrainer
 
@@ -253,7 +254,8 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "meta-pseudo-labels": {
         "feedback": 0.0,
         "scaled": False,
-        "consistency": 1.0,
+        "consistency": 8.0,
+        "full": 0.9,
         "temperature": 0.4,
         "threshold": 0.99,
         "ratio": 1,
@@ -884,7 +886,7 @@ def spied(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] 
     for place in (module, generative):
         if hasattr(place, "fit"):
             monkeypatch.setattr(place, "fit", spying_fit)
-    for place in (module, latent):
+    for place in (module, latent, self_training):
         if hasattr(place, "descend"):
             monkeypatch.setattr(place, "descend", spying_descend)
     if solve := getattr(module, "solve", None):

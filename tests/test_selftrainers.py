@@ -28,7 +28,7 @@ from classgraft.models import cifar_resnet
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.depth import residual, stochastic_depth
 from classgraft.models.preparation import Preparation
-from classgraft.selftrainers import ict, meta_pseudo_labels, remixmatch, temporal_ensembling, vat
+from classgraft.selftrainers import ict, meta_pseudo_labels, remixmatch, temporal_ensembling
 from classgraft.selftrainers.data_distillation import DataDistillation
 from classgraft.selftrainers.fixmatch import FixMatch
 from classgraft.selftrainers.ict import ICT
@@ -43,6 +43,7 @@ from classgraft.selftrainers.uda import UDA, annealed
 from classgraft.selftrainers.vat import VAT, worst
 from classgraft.trainers.cosine import Cosine
 from classgraft.trainers.plain import Plain
+from classgraft.training import unlabelled as self_training
 from classgraft.training.batches import Batch
 from classgraft.training.distributed import World
 from classgraft.training.loop import Step
@@ -320,7 +321,9 @@ def test_the_worst_change_of_a_linear_classifier_is_along_its_weights() -> None:
 
 def test_images_that_are_not_changed_differ_in_nothing_whatever_batch_norm_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     terms: list[dict[str, Tensor]] = []
-    monkeypatch.setattr(vat, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0))))))
+    monkeypatch.setattr(
+        self_training, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0)))))
+    )
     model = classifier()
     known, free = images(6), images(12, seed=1)
     VAT(radius=0.0, ratio=1, recipe=Recipe(1, 6, augment="none")).train(model, model, known, free)
@@ -334,9 +337,7 @@ def test_an_average_of_the_same_weights_says_the_same_whatever_batch_norm_rememb
     terms: list[dict[str, Tensor]] = []
     monkeypatch.setattr(ict, "mixed", lambda images, targets, alpha: (images, targets))
     monkeypatch.setattr(
-        sys.modules[method.__module__],
-        "run",
-        lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0))))),
+        self_training, "run", lambda step, epochs, recipe: terms.append(step.take(next(iter(epochs(0)))))
     )
     model = classifier()
     known, free = images(6), images(12, seed=1)
@@ -388,6 +389,18 @@ def test_feedback_is_how_far_an_improvement_is_above_those_before_it() -> None:
     size = math.sqrt(sum(w * x * x for w, x in zip((0.9801, 0.99, 1.0), left, strict=True)) / (0.9801 + 0.99 + 1))
     assert found[2] == pytest.approx(1.5 / size)
     assert float(MetaPseudoLabels(scaled=False).weighed(torch.tensor(0.25), sums)) == 0.25
+
+
+def test_the_teacher_s_agreement_counts_for_nothing_at_first_and_for_all_at_its_share_of_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At its full weight from the start it undid in twenty steps what labels had taught a teacher of digits."""
+    monkeypatch.setattr(meta_pseudo_labels, "soft_cross_entropy", lambda logits, *_: logits.sum() * 0 + 2.0)
+    recipe = Recipe(4, 4, lr=0.0)
+    method = MetaPseudoLabels(consistency=3.0, full=0.5, ratio=1, strong="none", recipe=recipe)
+    step, batches = method.step(classifier(), classifier()), beside(images(4), images(4, seed=1), recipe, 1, CPU)
+    found = [float(step.take(pair)["consistency"]) for epoch in range(4) for pair in batches(epoch)]
+    assert found == pytest.approx([0.0, 3.0, 6.0, 6.0])
 
 
 @pytest.mark.parametrize(("finishing", "epochs"), [(0.0, 0), (0.1, 1), (1.5, 3)])
