@@ -7,7 +7,13 @@ from typing import Any
 
 from sections.writing import basis, gains, grid, over
 
-STILL = "meta pseudo labels, no feedback"
+NOISED, STILL = "supervised, under the student's noise", "meta pseudo labels, no feedback"
+UNLABELLED = [
+    "nearest neighbour", "supervised", NOISED, "pseudo-labels", "fixmatch", "student without noise",
+    *(f"noisy student, generation {k}" for k in (1, 2, 3)),
+    STILL, "meta pseudo labels", "meta pseudo labels, wrong sign", "meta pseudo labels, shuffled",
+]  # fmt: skip
+"""Rows in the order in which they are read, each after what it is compared with."""
 
 
 def few(found: dict[str, Any]) -> str:
@@ -68,19 +74,24 @@ def unlabelled(found: dict[str, Any]) -> str:
     if "unlabelled" not in found:
         return ""
     result, lines = found["unlabelled"], []
-    order = dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"])
-    for of, labels, row in sorted(order, key=lambda key: (key[0] != "mnist", key[1])):
-        draws, plain, still = (
+    sets = dict.fromkeys((r["set"], r["labels"], r["row"]) for r in result["rows"])
+    for of, labels, row in sorted(sets, key=lambda key: (key[0] != "mnist", key[1], UNLABELLED.index(key[2]))):
+        control = NOISED if row.startswith("noisy") else STILL if row.startswith("meta") and row != STILL else ""
+        draws, plain, beside = (
             [r for r in result["rows"] if (r["set"], r["labels"], r["row"]) == (of, labels, word)]
-            for word in (row, "supervised", STILL)
+            for word in (row, "supervised", control)
         )
         more = "" if row == "supervised" else gains(draws, plain, "clean")
-        fed = gains(draws, still, "clean") if row.startswith("meta pseudo labels") and row != STILL else ""
+        own = gains(draws, beside, "clean") if control else ""
         lines.append(
-            [row, of, f"{labels:,}", over(draws, "clean"), more, fed, over(draws, "under corruption"), str(len(draws))]
+            [row, of, f"{labels:,}", over(draws, "clean"), more, own, over(draws, "under corruption"), str(len(draws))]
         )
-    head = ["row", "set", "labels", "accuracy", "over supervised", "over no feedback", "under corruption", "seeds"]
-    about = f"{result['what']} {result['n']:,} test images."
+    head = ["row", "set", "labels", "accuracy", "over supervised", "over its control", "under corruption", "seeds"]
+    controls = (
+        " The control of noisy student is the supervised network under the student's noise, that of meta pseudo labels the same"
+        " without feedback."
+    )
+    about = f"{result['what']}{controls} {result['n']:,} test images."
     return f"## Few labels, many images\n\n{about}\n\n{grid(head, lines)}\n\n{basis(result)}"
 
 
