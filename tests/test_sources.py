@@ -102,6 +102,15 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert greys(open_source(str(root))) == [4, 5, 3, 1, 2]
 
 
+def test_images_without_an_extension_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+    files = {f"rose/{kind}": picture(5, form=kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")}
+    files |= {"rose/README": b"no picture", "rose/empty": b"", "rose/sound": b"RIFF1234WAVE", "beside": picture(1)}
+    source = open_source(folder(tmp_path, files))
+    assert [photo.name for photo in source.photos] == ["rose/GIF", "rose/JPEG", "rose/PNG", "rose/WEBP"]
+    assert greys(source) == pytest.approx([5] * 4, abs=1)
+    assert source.unread == ("beside",)
+
+
 def test_opening_reads_no_image(tmp_path: Path) -> None:
     root = folder(tmp_path, {"rose/a.png": picture(1)})
     source = open_source(root)

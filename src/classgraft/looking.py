@@ -91,7 +91,7 @@ def _say_skipped(skipped: Sequence[str], warn: Callable[[str], None]) -> None:
 
 
 def _say_unread(source: Source, warn: Callable[[str], None]) -> None:
-    beside = [name for name in source.unread if Path(name).suffix.lower() in EXTENSIONS]
+    beside = [name for name in source.unread if Path(name).suffix.lower() in {"", *EXTENSIONS}]
     others = [name for name in source.unread if name not in beside]
     if beside:
         what = "images lie" if len(beside) > 1 else "image lies"

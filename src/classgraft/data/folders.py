@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from classgraft.errors import InputError
 
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 """What marks a file as an image, in lower case."""
+
+_STARTS = {"JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n", "GIF": rb"GIF8", "WEBP": rb"RIFF.{4}WEBP"}
+"""What marks a file without an extension as one."""
 
 _LIKE_PICTURES = {
     *(".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".tga", ".ico"),
@@ -83,21 +87,30 @@ def images(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
         for entry in entries(here, root):
             if os.path.isdir(entry):
                 todo.append(Path(entry))
-            elif os.path.isfile(entry) and Path(entry).suffix.lower() in EXTENSIONS:
+            elif _is_image(Path(entry)):
                 found.append(Path(entry))
             else:
                 others.append(Path(entry))
     return sorted(found), others
 
 
+def _is_image(file: Path) -> bool:
+    if not os.path.isfile(file):
+        return False
+    if file.suffix:
+        return file.suffix.lower() in EXTENSIONS
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    except OSError:
+        return False
+    return any(re.match(mark, start, re.DOTALL) for mark in _STARTS.values())
+
+
 def unread(others: Sequence[Path], root: Path) -> tuple[str, ...]:
     """Those of the other files in a folder that a person may take for pictures, by their paths in it, sorted: such as are
     not read, and images beside the folders of the classes."""
-    like = sorted(
-        file
-        for file in others
-        if file.suffix.lower() in _LIKE_PICTURES or (file.suffix.lower() in EXTENSIONS and os.path.isfile(file))
-    )
+    like = sorted(file for file in others if file.suffix.lower() in _LIKE_PICTURES or _is_image(file))
     return tuple(printable(file.relative_to(root).as_posix()) for file in like)
 
 

@@ -18,7 +18,8 @@ FORMS = "a folder with one folder a class, a .parquet file, hf:ID or torchvision
 def open_source(where: str | Path) -> Source:
     """Labelled images: a folder with one folder a class, a parquet file, a folder of the shards of one, or a data set.
 
-    Folders: classes sorted by name; folders inside a class are searched too; hidden files are passed over.
+    Folders: classes sorted by name; folders inside a class are searched too; hidden files are passed over. An image is told
+    by its extension, or where it has none by its first bytes (JPEG, PNG, GIF, WebP).
     Parquet, as Hugging Face writes it: a column `image` (a struct with `bytes`, or plain binary) and a column `label`:
     text, or integers that the schema names; without names their digits are the name. Classes that no row bears are left
     out. Images are read when first asked for, a row group at a time, and stay encoded in Arrow's memory.
