@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from pictures import DOCS, gallery, pictures
 from record import RESULTS
 from sections.elsewhere import cells, faces, streets
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # small matrices: beside other work several threads take ten times as long
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     parts = (flowers_test, flowers_development, exact, cost, small, flowers_memory, in_a_row, unequal, enrich, memories, frozen,
              acwod, distillation, smaller, transfer, few, moons, unlabelled, ways, permuted, stream, reference, masks, replay,
