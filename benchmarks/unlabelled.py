@@ -14,8 +14,8 @@ beforehand, and nothing is chosen on test images. Three seeds; ten of what meta 
 images under changes that no row trains on: noise, larger pixels, specks, and grey lines.
 
 But for one: the first three rows of meta pseudo labels were at or near chance, for its teacher's agreement between views, at 8
-times the weight of labels from the start, undid the teacher. Its weight, now rising to 1, was found on 2,000 training images
-held out of another draw of labels, before any of the rows that are shown.
+times the weight of labels from the start, undid the teacher. Its weight, now rising to 1, was found on another draw of labels,
+by 2,000 training images that learning saw without theirs, before any of the rows that are shown.
 """
 
 from __future__ import annotations
