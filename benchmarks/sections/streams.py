@@ -334,7 +334,7 @@ def attention(found: dict[str, Any]) -> str:
     for method in dict.fromkeys(row["method"] for row in rows):
         draws = [row for row in rows if row["method"] == method]
         shown = [fine([row[key] for row in draws if key in row]) for key in drifts]  # not told where every map is empty
-        lines.append([method, *shown, *(over(draws, key) for key in seen), over(draws, "seconds"), str(len(draws))])
+        lines.append([method, *shown, *(over(draws, key) for key in seen), str(len(draws))])
         plain = {row["seed"]: row for row in rows if row["method"] == "lwm, gamma 0"}
         pairs = [(row, plain[row["seed"]]) for row in draws if row["seed"] in plain]
         if pairs and method not in ("lwf", "lwm, gamma 0"):
@@ -354,7 +354,7 @@ def attention(found: dict[str, Any]) -> str:
     parts = [
         f"## Attention\n\n{result['what']} {rows[0]['n']:,} test images. ± of a method is mostly of the order of classes; the"
         " second table has differences to gamma 0, which is LwF, of the same seed.",
-        grid(["method", *drifts, *seen, "seconds", "draws"], lines),
+        grid(["method", *drifts, *seen, "draws"], lines),
         *([grid(["method less gamma 0", *drifts, *compared, "seeds"], less)] if less else []),
     ]
     return "\n\n".join([*parts, maps, basis(result)])
