@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from record import data, write
 
-from classgraft import api, catalogue
+from classgraft import api, catalogue, teaching
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images, Task
 from classgraft.data.sources import open_source
@@ -78,7 +78,7 @@ class Bench:
                 model = cut(architecture.build(share), names, "linear").to(device())
             bundle = Bundle(model, architecture, "linear", images.preparation)
             settings = {**BASE, "epochs": self.epochs(len(images), self.base_looks)}
-            api.save(api.train(bundle, images, settings=settings), place)
+            api.save(teaching.train(bundle, images, settings=settings), place)
         return api.load(place).model.to(device())
 
     def epochs(self, images: int, looks: int) -> int:

@@ -21,7 +21,7 @@ from flowers import imagenet
 from record import data, write
 from torch import Tensor
 
-from classgraft import api
+from classgraft import api, teaching
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.data.sources import open_source
@@ -102,7 +102,7 @@ def tiny(epochs: int) -> tuple[Bundle, Pair, Pair, dict[str, Any]]:
         network = Architecture("cifar:resnet32").build(len(names))
     base = api.import_model(network, classes=names, size=32, resize=32)
     parts = _tiny(base)
-    base = api.train(base, parts[0].of(names), settings={"epochs": epochs})
+    base = teaching.train(base, parts[0].of(names), settings={"epochs": epochs})
     what = f"a ResNet-32 trained on 80 Tiny-ImageNet classes ({epochs} epochs, 32 pixels) extended with the 20 most confusable"
     chosen = [name.split(",")[0] for name in new]
     old, added = ((parts[0].of(which), parts[1].of(which)) for which in (names, new))

@@ -171,7 +171,7 @@ def der(seed: int, short: bool) -> Shrunk:
     def alone() -> Bundle:
         fresh = teaching.start(ONE, grown.classes, seed=seed)
         fresh.model.to(device())
-        return api.train(fresh, at_hand, settings=chosen(CLOSE))
+        return teaching.train(fresh, at_hand, settings=chosen(CLOSE))
 
     return Shrunk(grown, test.of(own), test.of(others), {
         "kd, exemplars and new images": lambda: shrinking.distill(

@@ -75,7 +75,7 @@ def base(seed: int, short: bool) -> Bundle:
     bundle.model.to(device())
     images = cifar("train").of(own)
     recipe = {"epochs": 1 if short else 60, "batch_size": BATCH, "seed": seed}
-    bundle = api.train(bundle, images.shots(4, 0) if short else images, settings=recipe)
+    bundle = teaching.train(bundle, images.shots(4, 0) if short else images, settings=recipe)
     if not short:
         api.save(bundle, RUNS / str(seed))
     return bundle

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from outside import NEW, OLD, copied, done, furnish, is_sentence, run, table
+from outside import NEW, OLD, copied, done, furnish, hurried, is_sentence, run, table
+from safetensors.torch import load_file, save_file
 
 import classgraft
 
@@ -25,7 +26,7 @@ QUICK = ("--epochs", 3, "--batch-size", 4, "--lr", 0.02, "--augment", "flip")
 
 
 def test_a_classifier_is_trained_from_scratch_with_the_recipe_that_was_given(place: Path) -> None:
-    ran = done("train", place / "old", "--arch", "cifar:resnet20", "--out", place / "b", *QUICK, "--seed", 3,
+    ran = hurried("train", place / "old", "--arch", "cifar:resnet20", "--out", place / "b", *QUICK, "--seed", 3,
                "--weight-decay", 0.001, "--milestones", 0.5, 0.75, "--method", "cosine", "--shots", 2)  # fmt: skip
     assert "trained by cosine on 6 images" in ran.out
     bundle = classgraft.load(place / "b")
@@ -50,14 +51,14 @@ def test_a_trained_body_is_kept_and_its_head_replaced(place: Path) -> None:
     other = classgraft.start("cifar:resnet20", ("a", "b"), seed=1)
     assert torch.equal(start.model.head.weight, again.model.head.weight)
     assert not torch.equal(start.model.head.weight, other.model.head.weight)
-    done("train", place / "new", "--arch", "cifar:resnet20", "--weights", place / "w.safetensors", "--out",
+    hurried("train", place / "new", "--arch", "cifar:resnet20", "--weights", place / "w.safetensors", "--out",
          place / "b", *QUICK)  # fmt: skip
     assert classgraft.load(place / "b").classes == NEW
 
 
 @pytest.mark.parametrize("student", [(), ("--student", "cifar:resnet32")])
 def test_a_model_trains_on_with_unlabelled_pictures(place: Path, student: tuple[str, ...]) -> None:
-    ran = done("self-train", place / "base", place / "old", place / "new", "--out", place / "s", *QUICK,
+    ran = hurried("self-train", place / "base", place / "old", place / "new", "--out", place / "s", *QUICK,
                "--method", "mean-teacher", *student)  # fmt: skip
     assert "trained by mean-teacher on 9 labelled and 6 unlabelled images" in ran.out
     found = classgraft.load(place / "s")
@@ -138,3 +139,55 @@ def test_a_page_shows_what_lies_between_the_photos(place: Path) -> None:
     page = (place / "l.html").read_text("utf-8")
     assert page.count("data:image/jpeg") == 3 * 10
     assert all(name in page for name in OLD)
+
+
+def test_weights_from_elsewhere_learn_more_gently_than_fresh_ones_unless_a_rate_is_asked_for(place: Path) -> None:
+    trained = load_file(place / "w.safetensors")
+    trained["bn1.running_mean"] += 0.1
+    save_file(trained, place / "trained.safetensors")
+    weights = ("--weights", place / "trained.safetensors")
+
+    def recipe(*words: object, out: str = "b") -> tuple[str, float]:
+        hurried(*words, "--out", place / out, "--epochs", 1)
+        found = classgraft.load(place / out).history[-1]["settings"]["recipe"]
+        return found["optimiser"], found["lr"]
+
+    train = ("train", place / "old", "--arch", "cifar:resnet20")
+    assert recipe(*train, *weights) == ("adamw", 5e-4)
+    assert recipe(*train) == ("sgd", 0.1)
+    assert recipe(*train, *weights, "--lr", 0.02) == ("sgd", 0.02)
+    assert recipe(*train, *weights, "--set", "optimiser=adamw", "--lr", 0.002) == ("adamw", 0.002)
+    assert recipe(*train, *weights, "--set", "linear_probe=1") == ("sgd", 0.1)
+    assert recipe(*train, *weights, "--set", "linear_probe=0.5") == ("adamw", 5e-4)
+    done("import", "cifar:resnet20", *weights, "--classes", place / "names.txt", "--out", place / "imported")
+    further = ("self-train", place / "imported", place / "old", place / "new")
+    assert recipe(*further, out="s") == ("adamw", 5e-4)
+    assert recipe(*further, "--student", "cifar:resnet20", out="fresh") == ("sgd", 0.03)
+    shrunk = ("distill", place / "base", place / "old", "--student")
+    assert recipe(*shrunk, place / "imported", out="d") == ("adamw", 5e-4)
+    assert recipe(*shrunk, "cifar:resnet20", out="d2") == ("sgd", 0.05)
+    hurried(*train, "--out", place / "own", "--epochs", 1)
+    assert recipe("self-train", place / "own", place / "old", place / "new", out="s2") == ("sgd", 0.03)
+
+
+def test_training_takes_images_as_the_trained_network_took_them(place: Path) -> None:
+    hurried("train", place / "old", "--arch", "cifar:resnet20", "--weights", place / "w.safetensors", "--out", place / "b",
+         "--size", 24, "--resize", 28, "--mean", 0.5, 0.5, 0.4, "--std", 0.5, 0.5, 0.6, "--stretch", *QUICK)  # fmt: skip
+    assert classgraft.load(place / "b").preparation == classgraft.Preparation(
+        24, 28, (0.5, 0.5, 0.4), (0.5, 0.5, 0.6), True
+    )
+
+
+def test_a_network_that_answers_one_class_to_all_is_told_of(place: Path) -> None:
+    bundle = classgraft.start("cifar:resnet20", OLD, size=16)
+    with torch.no_grad():
+        bundle.model.head.weight.zero_()
+        bundle.model.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    told: list[str] = []
+    classgraft.train(bundle, str(place / "old"), settings={"epochs": 1, "lr": 1e-9}, warn=told.append)
+    assert (
+        [sentence for sentence in told if f"for '{OLD[1]}'" in sentence and "learning rate" in sentence] == told != []
+    )
+    told.clear()
+    classgraft.train(bundle, str(place / "old"), settings={"epochs": 20, "lr": 0.02, "batch_size": 4}, warn=told.append)
+    assert told == []

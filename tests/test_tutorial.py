@@ -13,7 +13,7 @@ import pytest
 import sklearn.datasets
 import torch
 import torchvision
-from outside import NEW, OLD, done, photos
+from outside import NEW, OLD, hurried, photos
 from torch import nn
 
 import classgraft
@@ -59,7 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 exec(compile(text, "docs/tutorial.md", "exec"), names)
             else:
                 for line in text.splitlines():
-                    done(*shlex.split(line)[1:])
+                    hurried(*shlex.split(line)[1:])
         names["frozen in the shell"] = classgraft.load(place / "frozen")
     return names
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         remove,
         rename,
         save,
-        train,
         undo,
         verify,
     )
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from classgraft.models.classifier import Classifier
     from classgraft.models.preparation import Preparation
     from classgraft.shrinking import distill
-    from classgraft.teaching import self_train, start
+    from classgraft.teaching import self_train, start, train
     from classgraft.training.recipe import Recipe
 
 _HOME = {
@@ -52,13 +51,12 @@ _HOME = {
             "remove",
             "rename",
             "save",
-            "train",
             "undo",
             "verify",
         ),
         "classgraft.api",
     ),
-    **dict.fromkeys(("self_train", "start"), "classgraft.teaching"),
+    **dict.fromkeys(("self_train", "start", "train"), "classgraft.teaching"),
     "bench": "classgraft.evaluator.bench",
     "distill": "classgraft.shrinking",
     "Bundle": "classgraft.bundle",

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from classgraft import catalogue, exporting, novelty, promises
+from classgraft import exporting, novelty, promises
 from classgraft.bundle import Bundle
 from classgraft.card import promised_by
 from classgraft.data.images import Images
@@ -24,7 +23,6 @@ from classgraft.editing import merge, remove, rename, undo
 from classgraft.errors import InputError
 from classgraft.extending import extend, remember
 from classgraft.folder import check_place, load, save
-from classgraft.history import event_of, settings_of
 from classgraft.importing import import_model
 from classgraft.looking import Sources, chunks, images_of, known_images, labelled, looked, pictures, unlabelled_images
 from classgraft.metrics import classification
@@ -95,32 +93,6 @@ def predict(
         for name, values, places, unknown in zip(*columns, strict=True):
             found.append(Prediction(name, tuple(bundle.classes[k] for k in places), tuple(values), unknown))
     return found
-
-
-def train(
-    bundle: Bundle,
-    images: Sources | Images,
-    method: str = "plain",
-    settings: Mapping[str, Any] | None = None,
-    *,
-    shots: int | None = None,
-    strict: bool = False,
-    warn: Callable[[str], None] = lambda sentence: None,
-) -> Bundle:
-    """Train a bundle's model on labelled images of its classes.
-
-    With ``shots``, on at most so many of each, drawn by the seed; the history tells the draw and a fingerprint of it.
-    """
-    trainer, known = catalogue.trainer(method, settings), known_images(bundle, images, strict, warn)
-    drawn: dict[str, Any] = {}
-    if shots is not None:
-        seed = int((settings or {}).get("seed", 0))
-        known = known.shots(shots, seed)
-        drawn = {"shots": shots, "seed": seed, "images": {"seen": len(known), "fingerprint": known.fingerprint}}
-    trained = trainer.train(bundle.model, known)
-    sentence = f"trained by {method} on {len(known)} images"
-    event = event_of("train", sentence, method=method, settings=settings_of(trainer), **drawn)
-    return bundle.taught(trained, event)
 
 
 def export(
@@ -195,7 +167,6 @@ __all__ = [
     "remove",
     "rename",
     "save",
-    "train",
     "undo",
     "unlabelled_images",
     "verify",

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from classgraft import api
+from classgraft import api, teaching
 from classgraft.bundle import Bundle
 from classgraft.data.images import Images
 from classgraft.metrics.classification import Evaluation, evaluation
@@ -72,7 +72,7 @@ def tell(seed: int = 0) -> Story:
     model = cut(network, NAMES[:OLD], "linear")
     untrained = Bundle(model, architecture, "linear", PREPARATION)
     started = time.perf_counter()
-    base = api.train(untrained, old, settings={"epochs": 12, "augment": "none", "lr": 0.05, "seed": seed})
+    base = teaching.train(untrained, old, settings={"epochs": 12, "augment": "none", "lr": 0.05, "seed": seed})
     rows = [_row("before", base, test.of(NAMES[:OLD]), started)]
     for name, method, source, settings in (
         ("glne", "glne", None, {"views": 1}),

@@ -15,7 +15,7 @@ from classgraft.data.names import check_names, read_names
 from classgraft.errors import InputError
 from classgraft.history import event_of
 from classgraft.models.cut import cut, head_name, prove
-from classgraft.models.preparation import Preparation, usual_resize
+from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights, read_weights
 from classgraft.models.wrapped import Beside, Logits, wrapped
 
@@ -70,14 +70,10 @@ def import_model(
         architecture = dataclasses.replace(architecture, inside=len(names))
     if head and isinstance(network, Logits):
         head = f"network.{head}"
-    side = stated.size if size is None else size
-    short = resize if resize is not None else usual_resize(side) if size is not None else stated.resize
-    preparation = Preparation(
-        side, short, mean or stated.mean, std or stated.std, stated.stretched if stretched is None else stretched
-    )
+    preparation = stated.changed(size, resize, mean, std, stretched)
     name = head or head_name(network, len(names))
     model = cut(network, names, name).eval()
-    prove(network, model, side)
+    prove(network, model, preparation.size)
     event = event_of("import", f"imported from {architecture.source}", classes=len(names))
     return Bundle(model, architecture, name, preparation, history=(event,))
 

@@ -23,7 +23,7 @@ from classgraft.folder import load
 from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, known_images, unlabelled_images
 from classgraft.models.classifier import Classifier, folded
-from classgraft.teaching import start
+from classgraft.teaching import gently, start
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest
 from classgraft.training.journal import hangs_on
@@ -56,7 +56,8 @@ def distill(
         teacher: any bundle.
         images: as for ``extend``, of some or all of the teacher's classes; or a folder of images alone, unlabelled.
         student: where a fresh network comes from, as for ``import_model``; or a bundle, or its folder, which starts from
-            its weights: with new rows, unless it has the same classes.
+            its weights: with new rows, unless it has the same classes; such as were trained elsewhere learn by
+            ``teaching.TUNING`` unless the settings say ``lr`` or ``optimiser``.
         method: a name from ``classgraft methods``.
         settings: fields of the method.
         arguments: for the constructor of a fresh network.
@@ -72,12 +73,12 @@ def distill(
     started = time.perf_counter()
     if (targets := catalogue.entry(method, "distill").targets) != "classes":
         raise InputError(f"'{method}' learns from {targets}, not from classes; call it from Python, or take kd.")
-    fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
-    chosen = {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **(settings or {})}
-    distiller = catalogue.distiller(method, chosen)
-    hangs_on(teacher.model)
     if isinstance(student, str) and os.path.isdir(student):
         student = load(student)
+    settings = gently(student, settings) if isinstance(student, Bundle) else settings or {}
+    fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
+    distiller = catalogue.distiller(method, {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **settings})
+    hangs_on(teacher.model)
     if isinstance(student, Bundle):
         pupil = _starting(student, teacher)
     else:

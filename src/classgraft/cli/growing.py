@@ -23,11 +23,13 @@ from classgraft.cli.options import (
     Out,
     Precision,
     Rate,
+    Resize,
     RunFolder,
     Seed,
     Set,
     Shots,
     Size,
+    Stretch,
     Strict,
     WeightDecay,
 )
@@ -46,11 +48,8 @@ def import_(
     mean: OfChannels = None,
     std: OfChannels = None,
     size: Size = None,
-    resize: Annotated[int | None, typer.Option(help="short side before the centre crop")] = None,
-    stretch: Annotated[
-        bool | None,
-        typer.Option("--stretch/--crop", help="squeeze pictures into the square, or crop their middle (the source's)"),
-    ] = None,
+    resize: Resize = None,
+    stretch: Stretch = None,
     head: Annotated[str | None, typer.Option(help="the layer that gives the logits, where it cannot be found")] = None,
 ) -> None:
     """Make a bundle of a trained classifier."""

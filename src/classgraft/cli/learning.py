@@ -18,14 +18,17 @@ from classgraft.cli.options import (
     Images,
     Method,
     Milestones,
+    OfChannels,
     Out,
     Precision,
     Rate,
+    Resize,
     RunFolder,
     Seed,
     Set,
     Shots,
     Size,
+    Stretch,
     Strict,
     WeightDecay,
 )
@@ -43,7 +46,11 @@ def train(
     ] = None,
     method: Method = "plain",
     shots: Shots = None,
+    mean: OfChannels = None,
+    std: OfChannels = None,
     size: Size = None,
+    resize: Resize = None,
+    stretch: Stretch = None,
     arch_arg: ArchArg = [],  # noqa: B006
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -69,10 +76,11 @@ def train(
     with running(device, precision, run_folder, f"train {method} {settings} {shots}"), progress():
         source = open_sources(images)
         bundle = teaching.start(
-            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, seed=seed, warn=warn
-        )
+            arch, source.classes, weights, arguments=dict(map(argument, arch_arg)), size=size, resize=resize,
+            mean=mean, std=std, stretched=stretch, seed=seed, warn=warn,
+        )  # fmt: skip
         known = api.images_of(source, bundle.preparation, strict=strict, warn=warn)
-        bundle = api.train(placed(bundle), known, method, settings, shots=shots)
+        bundle = teaching.train(placed(bundle), known, method, settings, shots=shots, warn=warn)
     api.save(bundle, out)
     print(f"{bundle.history[-1]['sentence']} in {time.perf_counter() - started:.1f} s")
     print(f"{out}: {arch} with {len(bundle.classes)} classes, {bundle.preparation.size} pixels")

@@ -43,6 +43,11 @@ Size = Annotated[int | None, typer.Option(help="side of the square that the netw
 OfChannels = Annotated[
     tuple[float, float, float] | None, typer.Option(help="of each channel, in 0..1", metavar="R G B")
 ]
+Resize = Annotated[int | None, typer.Option(help="short side before the centre crop")]
+Stretch = Annotated[
+    bool | None,
+    typer.Option("--stretch/--crop", help="squeeze pictures into the square, or crop their middle (the source's)"),
+]
 Out = Annotated[Path, typer.Option(help="folder to write the bundle to")]
 Copy = Annotated[Path | None, typer.Option(help="write a copy instead")]
 SkipUnknown = Annotated[bool, typer.Option("--skip-unknown", help="leave out images of classes the model lacks")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from classgraft.errors import InputError
 from classgraft.models.classifier import Classifier, Head
 from classgraft.models.cut import head_name, headless
-from classgraft.models.preparation import Preparation, usual_resize
+from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights, read_weights
 
 
@@ -49,9 +49,7 @@ class Start:
         stated = (
             Architecture(self.source, self.arguments).preparation() if isinstance(self.source, str) else Preparation()
         )
-        return replace(
-            stated, size=size, resize=usual_resize(size), mean=self.mean or stated.mean, std=self.std or stated.std
-        )
+        return stated.changed(size, mean=self.mean, std=self.std)
 
     def classifier(self, seed: int) -> Classifier:
         """Without classes; fresh weights are drawn by the seed."""

@@ -63,6 +63,21 @@ class Preparation:
                 " for pixels from 0 to 255."
             )
 
+    def changed(
+        self,
+        size: int | None = None,
+        resize: int | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        stretched: bool | None = None,
+    ) -> Preparation:
+        """With what is given in place of its own; another size brings the usual short side with it."""
+        side = self.size if size is None else size
+        short = resize if resize is not None else self.resize if size is None else usual_resize(side)
+        return Preparation(
+            side, short, mean or self.mean, std or self.std, self.stretched if stretched is None else stretched
+        )
+
     @property
     def canvas(self) -> Canvas:
         """What pictures are decoded onto."""
