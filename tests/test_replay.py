@@ -70,8 +70,8 @@ def test_old_classes_without_exemplars_are_refused_in_one_sentence(name: str) ->
 def test_statistics_of_folded_batch_norm_are_not_moved(name: str) -> None:
     """Mean 0 and variance 1 throughout, yet trained: in training mode such a network would be normalised twice."""
     model = offset(classifier())
-    assert folded(model)
     norm = next(part for part in model.modules() if isinstance(part, nn.BatchNorm2d))
+    assert folded(norm)
     method = catalogue.extender(name, {"epochs": 1, "batch_size": 16})
     method = replace(method, exemplars=30) if name != "joint" else method
     memory = method.remember(model, Task(CLASSES, images(12)), None)
@@ -97,13 +97,18 @@ def offset(model: Classifier) -> Classifier:
 
 
 def test_what_counts_as_folded() -> None:
-    assert not folded(classifier())  # fresh, nothing learnt
+    def norm(model: Classifier) -> nn.BatchNorm2d:
+        return next(part for part in model.modules() if isinstance(part, nn.BatchNorm2d))
+
+    assert not folded(norm(classifier()))  # fresh, nothing learnt
     model = offset(classifier())
-    assert not folded(moved(model))
-    near = copy.deepcopy(model.body)
-    near[1].running_var.fill_(1 - 1e-5)
-    assert folded(Classifier(near, Head(), ()))  # as a network is written whose batch norm was folded
-    assert not folded(Classifier(nn.Flatten(), Head([nn.Linear(432, 3)]), CLASSES))
+    assert not folded(norm(moved(model)))
+    norm(model).running_var.fill_(1 - 1e-5)
+    assert folded(norm(model))  # as a network is written whose batch norm was folded
+    norm(model).running_var.fill_(0.9)
+    assert not folded(norm(model))
+    assert not folded(nn.Linear(2, 3))
+    assert not folded(nn.BatchNorm2d(3, track_running_stats=False))
 
 
 @pytest.mark.parametrize("name", METHODS)

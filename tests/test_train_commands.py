@@ -154,6 +154,12 @@ def test_weights_from_elsewhere_learn_more_gently_than_fresh_ones_unless_a_rate_
 
     train = ("train", place / "old", "--arch", "cifar:resnet20")
     assert recipe(*train, *weights) == ("adamw", 5e-4)
+    norms = [name for name in trained if "bn" in name]
+    flat = {**trained, **{name: torch.zeros_like(trained[name]) for name in norms if "running_mean" in name}}
+    save_file(
+        {**flat, **{name: flat[name] + 0.1 for name in norms if name.endswith("bias")}}, place / "flat.safetensors"
+    )
+    assert recipe(*train, "--weights", place / "flat.safetensors") == ("adamw", 2e-4)  # batch norm is folded
     assert recipe(*train) == ("sgd", 0.1)
     assert recipe(*train, *weights, "--lr", 0.02) == ("sgd", 0.02)
     assert recipe(*train, *weights, "--set", "optimiser=adamw", "--lr", 0.002) == ("adamw", 0.002)

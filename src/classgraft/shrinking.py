@@ -22,7 +22,7 @@ from classgraft.errors import InputError
 from classgraft.folder import load
 from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, known_images, unlabelled_images
-from classgraft.models.classifier import Classifier, folded
+from classgraft.models.classifier import Classifier
 from classgraft.teaching import gently, start
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest
@@ -124,11 +124,6 @@ def _alone(images: Sources | Images) -> bool:
 
 def _starting(student: Bundle, like: Bundle) -> Bundle:
     model = copy.deepcopy(student.model)  # it may have to go to another device, and the one given stays where it is
-    if folded(model):
-        raise InputError(
-            "The student's batch norm is folded into its weights, so that it cannot be trained further; start from another"
-            f" network, or from fresh weights with --student {student.architecture.source}."
-        )
     if student.classes != like.classes:
         model = model.headed([nn.Linear(model.head.parts[0].in_features, len(like.classes))], like.classes)
         with torch.no_grad():

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from classgraft.data.images import Images, Task
 from classgraft.losses.distillation import distillation
-from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import replayed
 from classgraft.training.loop import Batch, Terms, fit
@@ -64,7 +64,7 @@ class BiasCorrection(Rehearsal):
                 terms["old"] = share * distillation(logits[:, :known], targets, self.temperature)
             return terms
 
-        fit(grown, objective, images, self.recipe, "bias correction", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "bias correction")
         if corrects and (held.labels < known).any() and (held.labels >= known).any():
             logits = answers(grown, held)
 

@@ -35,7 +35,7 @@ from torch import nn
 from classgraft.data.images import Images, Task
 from classgraft.losses.expansion import weights_in_use
 from classgraft.models.channels import Masked
-from classgraft.models.classifier import Classifier, Head, feature_width, folded, frozen
+from classgraft.models.classifier import Classifier, Head, feature_width, frozen
 from classgraft.models.pruned import pruned
 from classgraft.models.rows import align, fresh, narrow, widened
 from classgraft.models.side_by_side import SideBySide, bodies, successor
@@ -117,7 +117,7 @@ class DER(Rehearsal):
                 terms["sparsity"] = self.sparsity * weights_in_use(*masked.layers(masks))
             return terms
 
-        fit(learning, objective, images, self.recipe, "expanding", statistics=not folded(model))
+        fit(learning, objective, images, self.recipe, "expanding")
         if masked:
             kept = masked.kept()
             body = pruned(masked.plain(), kept)

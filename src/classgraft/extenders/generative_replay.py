@@ -30,7 +30,7 @@ from classgraft.data.augment import augmentation
 from classgraft.data.images import Task
 from classgraft.errors import InputError
 from classgraft.losses.consistency import soft_cross_entropy
-from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.training.answers import answers, asked
 from classgraft.training.generative import Autoencoding, Generative, any_class, drawn, kept_before, learnt, vectors_of
 from classgraft.training.loop import Batch, Terms, fit
@@ -107,7 +107,7 @@ class GenerativeReplay(Extender):
                 "old": (1 - r) * soft_cross_entropy(again, wanted),
             }
 
-        fit(grown, objective, images, self.recipe, "learning with replay", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "learning with replay")
         return grown.requires_grad_(True)
 
     def mixed(self, kept: Generative | None) -> float:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Images, Task
 from classgraft.losses.distillation import sigmoid_cross_entropy
-from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.normalised import nearest_mean, trainable, trained_rows
 from classgraft.training.answers import answers, asked
 from classgraft.training.exemplars import replayed
@@ -57,7 +57,7 @@ class ICaRL(Rehearsal):
                 terms["old"] = sigmoid_cross_entropy(logits[:, ~taught], remembered[:, known])
             return terms
 
-        fit(grown, objective, images, self.recipe, "iCaRL", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "iCaRL")
         kept = self.remember(grown, task, memory)  # as it will be called for, on the same images and weights
         return nearest_mean(grown, means(grown, kept.images))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from classgraft.data.images import Images, Task, joined
 from classgraft.errors import InputError
-from classgraft.models.classifier import Classifier, folded
+from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.training.unseen import begun
@@ -57,7 +57,7 @@ class Joint(Extender):
         def objective(batch: Batch) -> Terms:
             return {"all": F.cross_entropy(grown(batch.images), batch.targets)}
 
-        fit(grown, objective, images, self.recipe, "training on all images", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "training on all images")
         return grown
 
 

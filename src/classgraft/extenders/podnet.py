@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Images, Task
 from classgraft.losses.podnet import neighbourhood, pooled, pooled_distance, turned
-from classgraft.models.classifier import Classifier, feature_width, folded, frozen
+from classgraft.models.classifier import Classifier, feature_width, frozen
 from classgraft.models.proxies import Proxies, by_proxies, proxies_of, with_proxies
 from classgraft.models.stages import Staged, stages
 from classgraft.training.answers import answers, asked
@@ -79,7 +79,7 @@ class PODNet(Rehearsal):
                 terms["flat"] = self.flat * scale * turned(features, old_features)
             return terms
 
-        fit(grown, objective, images, self.recipe, "PODNet", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "PODNet")
         answering = with_proxies(staged.body, grown.proxies.detach(), float(grown.scale.detach()))
         if model.classes:  # on what will be kept, as it is as much of every class
             kept = self.remember(by_proxies(answering, classes), task, memory).images

@@ -22,7 +22,7 @@ from torch import nn
 
 from classgraft.data.images import Task
 from classgraft.losses.distillation import distillation
-from classgraft.models.classifier import Classifier, folded, frozen
+from classgraft.models.classifier import Classifier, frozen
 from classgraft.models.rows import align, layers
 from classgraft.training.answers import asked
 from classgraft.training.exemplars import replayed
@@ -60,7 +60,7 @@ class WeightAligning(Rehearsal):
                 terms["old"] = share * distillation(logits[:, :known], targets, self.temperature)
             return terms
 
-        fit(grown, objective, images, self.recipe, "weight aligning", statistics=not folded(model))
+        fit(grown, objective, images, self.recipe, "weight aligning")
         clip(held)
         if 0 < known < len(grown.classes):
             align(grown.head.linear[:-1], grown.head.linear[-1])

@@ -244,13 +244,12 @@ def untrained(body: nn.Module) -> bool:
     return bool(traces) and not any(bool(trace.any()) for trace in traces)
 
 
-def folded(model: Classifier) -> bool:
-    """Whether batch norm was folded into weights that were trained: its mean is 0 and its variance 1 throughout.
+def folded(norm: nn.Module) -> bool:
+    """Whether batch norm was folded into weights that were trained: its mean is 0 and its variance 1, but its offset is not 0.
 
-    Such a network works with those statistics only; in training mode it would be normalised a second time.
+    Such a layer works with those statistics only; in training mode it would normalise a second time.
     """
-    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
-    variances = [norm.running_var for norm in norms if norm.running_var is not None]
-    untouched = not any(mean.any() for mean in means) and all(bool(((v - 1).abs() < 1e-3).all()) for v in variances)
-    return bool(variances) and untouched and not untrained(model.body)
+    mean, variance, bias = (getattr(norm, name, None) for name in ("running_mean", "running_var", "bias"))
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or mean is None or variance is None or bias is None:
+        return False
+    return bool(bias.any()) and not mean.any() and bool(((variance - 1).abs() < 1e-3).all())

@@ -35,7 +35,7 @@ from torch import Tensor
 from classgraft.data.augment import augmentation
 from classgraft.data.images import Images
 from classgraft.losses.consistency import sharpened, soft_cross_entropy
-from classgraft.models.classifier import Classifier, folded
+from classgraft.models.classifier import Classifier
 from classgraft.training.batches import Epochs
 from classgraft.training.distributed import of_all
 from classgraft.training.engine import current
@@ -73,7 +73,7 @@ class MetaPseudoLabels(SelfTrainer):
     def train(self, model: Classifier, student: Classifier, labelled: Images, unlabelled: Images) -> Classifier:
         teacher, learner = (copy.deepcopy(each).requires_grad_(True) for each in (model, student))
         known = labelled.of(student.classes)
-        train_mode(teacher, statistics=not folded(model))
+        train_mode(teacher)
         train_mode(learner)
         images = beside(unlabelled, known, self.recipe, self.ratio, learner.device)
         run(self.step(teacher, learner), images, self.recipe)

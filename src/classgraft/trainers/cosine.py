@@ -18,7 +18,7 @@ from torch import nn
 
 from classgraft.data.images import Images
 from classgraft.losses.classification import cosine_distance
-from classgraft.models.classifier import Classifier, folded
+from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Trainer
@@ -43,5 +43,5 @@ class Cosine(Trainer):
         def objective(batch: Batch) -> Terms:
             return {"class": cosine_distance(learner(batch.images), batch.targets)}
 
-        fit(learner, objective, images.of(model.classes), self.recipe, statistics=not folded(model))
+        fit(learner, objective, images.of(model.classes), self.recipe)
         return learner

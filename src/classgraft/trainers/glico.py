@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from classgraft.data.augment import centre
 from classgraft.data.draws import uniform
 from classgraft.data.images import Images, Task, joined
-from classgraft.models.classifier import Classifier, folded, frozen, untrained
+from classgraft.models.classifier import Classifier, frozen, untrained
 from classgraft.training.latent import Latent, dealt_in, learn
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
@@ -89,7 +89,7 @@ class Enrichment:
             seen = batch.images.index_copy(0, chosen, preparation.normalise(pictures))
             return {"learning": F.cross_entropy(learner(seen), batch.targets)}
 
-        fit(learner, objective, images, self.recipe, statistics=not folded(model))
+        fit(learner, objective, images, self.recipe)
         return learner
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 
 from classgraft.data.images import Images
-from classgraft.models.classifier import Classifier, folded
+from classgraft.models.classifier import Classifier
 from classgraft.training.loop import Batch, Terms, fit
 from classgraft.training.recipe import Recipe
 from classgraft.verbs import Trainer
@@ -43,5 +43,5 @@ class Plain(Trainer):
             learner.body.requires_grad_(True)
         if first < self.recipe.epochs:
             rest = replace(self.recipe, epochs=self.recipe.epochs - first)
-            fit(learner, objective, images, rest, statistics=not folded(model))
+            fit(learner, objective, images, rest)
         return learner.eval()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from classgraft.data.images import Images
 from classgraft.errors import InputError
+from classgraft.models.classifier import folded
 from classgraft.training import journal
 from classgraft.training.batches import Abreast, Batch, Epochs, images_in
 from classgraft.training.carries import Carried, tensors
@@ -179,8 +180,8 @@ def fit(
 ) -> History:
     """Train a module in place, which is the method's own copy, on one set of images; it ends in evaluation mode.
 
-    Frozen parts stay in evaluation mode, so that their batch-norm statistics do not move; without ``statistics`` none do,
-    and batch norm works with those that it has.
+    Frozen parts and folded batch norm stay in evaluation mode, so that their statistics do not move; without ``statistics``
+    none do, and batch norm works with those that it has.
     """
     train_mode(module, statistics)
     step = descend(objective, [module], recipe, second_order=second_order, carries=carries)
@@ -190,13 +191,16 @@ def fit(
 
 
 def train_mode(module: nn.Module, statistics: bool = True) -> None:
-    """Training mode for what learns: a submodule all of whose parameters are frozen stays in evaluation mode."""
+    """Training mode for what learns: a submodule all of whose parameters are frozen stays in evaluation mode.
+
+    So does batch norm without ``statistics``, and where it was folded into the weights before it.
+    """
     module.train()
     for part in module.modules():
         parameters = list(part.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             part.eval()
-        if not statistics and isinstance(part, nn.modules.batchnorm._BatchNorm):
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and (not statistics or folded(part)):
             part.eval()
 
 

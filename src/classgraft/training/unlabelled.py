@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from classgraft.data.augment import mixup_share
 from classgraft.data.images import Images
-from classgraft.models.classifier import Classifier, frozen
+from classgraft.models.classifier import Classifier, folded, frozen
 from classgraft.training.answers import evaluating
 from classgraft.training.batches import Abreast, Batch, Epochs
 from classgraft.training.carries import Carried
@@ -71,13 +71,13 @@ def unmoved(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def measured(module: nn.Module) -> Iterator[None]:
-    """Inside, nothing is left to chance and nothing moves: no dropout, and batch norm by the batch alone.
+    """Inside, nothing is left to chance and nothing moves: no dropout, and batch norm by the batch alone (folded, as it is).
 
     Losses before and after a step can be compared so, whatever the step did to running statistics.
     """
     with evaluating(module):
         for norm in _norms(module):
-            norm.train()
+            norm.train(not folded(norm))
         with unmoved(module):
             yield
 
