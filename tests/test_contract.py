@@ -215,7 +215,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
         **KEPT,
         **RECIPE,
     },
-    "piggyback": {"threshold": 4e-3, "start": 7e-3, "ternary": True, "softmax": "all", **RECIPE},
+    "piggyback": {"threshold": 4e-3, "start": 7e-3, "spread": 0.4, "ternary": True, "softmax": "all", **RECIPE},
     "gates": {
         "sparsity": 5.0,
         "patience": 0.9,

@@ -132,6 +132,19 @@ def test_the_gradient_of_a_real_mask_is_that_of_its_weight_times_the_weight() ->
         assert moved.grad.abs().max() > 0
 
 
+def test_masks_start_spread_out_above_the_threshold_and_alike_by_the_seed() -> None:
+    body = trained().body.requires_grad_(False)
+    first, again, other = (
+        torch.cat([start.flatten() for start in Choosing(body, 1e-2, 5e-3, 2, 1.0, seed).starts]) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert 5e-3 < float(first.min()) < 6e-3
+    assert 14e-3 < float(first.max()) <= 15e-3
+    assert float(first.mean()) == pytest.approx(1e-2, rel=0.1)
+    assert all(bool((mask == 1).all()) for mask in Choosing(body, 1e-2, 5e-3, 2, 1.0).masks())
+
+
 def test_masks_of_ones_are_the_network_itself() -> None:
     body = trained().body
     ones = [torch.ones_like(weight) for weight in maskable(body).values()]
@@ -159,7 +172,7 @@ def test_no_mask_flips_before_the_steps_that_its_distance_takes(batches: int, fl
     # Adam moves a number by its rate at most (early on): from 1e-2 to 5e-3 at 1e-3 it takes five steps
     recipe = Recipe(epochs=batches, batch_size=16, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(),
                     augment="none")  # fmt: skip
-    grown = Piggyback(recipe=recipe).extend(trained(), None, task(NEW, 8))
+    grown = Piggyback(spread=0.0, recipe=recipe).extend(trained(), None, task(NEW, 8))
     assert isinstance(grown.body, Masked)
     assert (zeroed(grown.body, 0) > 0) == flips
 
@@ -176,10 +189,10 @@ def test_weight_decay_does_not_mask_weights() -> None:
 def test_masks_learn_what_rows_alone_cannot() -> None:
     """Six new classes on a network of four; the control starts so far from the threshold that no mask ever flips."""
     base, new = Piggyback(recipe=QUICK).extend(wide(), None, task(OLD, 8)), task(OTHERS, 8)
-    recipe = Recipe(60, 8, optimiser="adamw", lr=3e-3, weight_decay=0.0, milestones=(0.5,), augment="none")
+    recipe = Recipe(60, 8, optimiser="adamw", lr=1e-3, weight_decay=0.0, milestones=(0.5,), augment="none")
     losses = {}
     for start in (1e-2, 10.0):
-        found = Piggyback(start=start, recipe=recipe).extend(base, None, new)
+        found = Piggyback(start=start, spread=float(start < 1), recipe=recipe).extend(base, None, new)
         with torch.no_grad():
             logits_ = found(new.train.view(torch.arange(48), torch.device("cpu")))[:, 4:]
         losses[start] = float(F.cross_entropy(logits_, new.train.labels))

@@ -132,6 +132,7 @@ RANGES = {
     "held_out": (0, 1),
     "hidden": (0, 1024),
     "momentum": (0, 1),
+    "piggyback.spread": (0, 1),
     "warm_up": (0, 1),
     "temperature": (1e-3, math.inf),
     "threshold": (0, 1),

@@ -93,11 +93,18 @@ class Choosing(nn.Module):
     ``moved`` is m minus its start, so that weight decay pulls towards the unmasked network and not under the threshold.
     """
 
-    def __init__(self, body: nn.Module, start: float, threshold: float, base: int) -> None:
-        """``body`` frozen; m = ``start`` everywhere."""
+    def __init__(
+        self, body: nn.Module, start: float, threshold: float, base: int, spread: float = 0.0, seed: int = 0
+    ) -> None:
+        """``body`` frozen; m is drawn by the seed about ``start``, at most ``spread`` of its way to the threshold from it."""
         super().__init__()
-        self.body, self.start, self.threshold, self.base = body, start, threshold, base
-        self.moved = nn.ParameterList(torch.zeros_like(weight) for weight in maskable(body).values())
+        self.body, self.threshold, self.base = body, threshold, base
+        weights, generator = maskable(body).values(), torch.Generator().manual_seed(seed)
+        away = spread * (start - threshold)
+        self.moved = nn.ParameterList(torch.zeros_like(weight) for weight in weights)
+        self.starts = [
+            (start + away * (1 - 2 * torch.rand(weight.shape, generator=generator))).to(weight) for weight in weights
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to features (B, D)."""
@@ -106,7 +113,8 @@ class Choosing(nn.Module):
 
     def masks(self) -> list[Tensor]:
         """Of every weight, with the gradient that m takes over as it is."""
-        return [thresholded(self.start + moved, self.threshold, self.base) for moved in self.moved]
+        begun = zip(self.starts, self.moved, strict=True)
+        return [thresholded(start + moved, self.threshold, self.base) for start, moved in begun]
 
 
 def maskable(body: nn.Module) -> dict[str, Tensor]:
