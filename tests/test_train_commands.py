@@ -169,6 +169,22 @@ def test_weights_from_elsewhere_learn_more_gently_than_fresh_ones_unless_a_rate_
     further = ("self-train", place / "imported", place / "old", place / "new")
     assert recipe(*further, out="s") == ("adamw", 5e-4)
     assert recipe(*further, "--student", "cifar:resnet20", out="fresh") == ("sgd", 0.03)
+    grown = (
+        "extend",
+        place / "imported",
+        place / "new",
+        "--old-images",
+        place / "old",
+        "--set",
+        "epochs=1",
+        "--method",
+    )
+    for method, given, expected in (
+        ("wa", (), ("adamw", 5e-4)), ("wa", ("--set", "lr=0.01"), ("sgd", 0.01)), ("ewc", (), ("adamw", 2e-4)),
+    ):  # fmt: skip
+        done(*grown, method, *given, "--out", place / "grown further")
+        found = classgraft.load(place / "grown further").history[-1]["settings"]["recipe"]
+        assert (found["optimiser"], found["lr"]) == expected, method
     shrunk = ("distill", place / "base", place / "old", "--student")
     assert recipe(*shrunk, place / "imported", out="d") == ("adamw", 5e-4)
     assert recipe(*shrunk, "cifar:resnet20", out="d2") == ("sgd", 0.05)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from classgraft import catalogue, detectors, memories, packing, promises
 from classgraft.bundle import Bundle, Kept, grafted
-from classgraft.choosing import choose
+from classgraft.choosing import choose, gently
 from classgraft.data.boxes import Boxed
 from classgraft.data.images import Images, Task
 from classgraft.data.names import match, normal
@@ -51,7 +51,8 @@ def extend(model: Bundle | nn.Module, /, *given: Any, **options: Any) -> Bundle 
 
     Options:
         method: a name from ``classgraft methods`` (auto).
-        settings: fields of the method, such as {"views": 16}.
+        settings: fields of the method, such as {"views": 16}. Methods that teach a whole network by SGD (``wa``, ``icarl`` ...)
+            take one that was trained elsewhere by ``choosing.TUNING`` unless these say ``lr`` or ``optimiser``.
         shots: photos to draw of each class (all).
         seed: of that draw and of the method (0).
         update: photos may also be of classes that an earlier extension added; their rows are refined.
@@ -102,7 +103,7 @@ def _extend_bundle(
     if not 0 <= seed < 1 << 32:
         raise InputError(f"The seed is {seed}; it is a whole number from 0 to 2**32 - 1.")
     chosen, why = choose(method, bundle, old_images is not None)
-    extender = _seeded(chosen, settings or {}, seed)
+    extender = _seeded(chosen, gently("extend", chosen, bundle, settings), seed)
     if isinstance(photos, Images):
         photos = new_images(photos, bundle.preparation)
     else:

@@ -15,6 +15,7 @@ from torch import nn
 
 from classgraft import catalogue
 from classgraft.bundle import Bundle
+from classgraft.choosing import gently
 from classgraft.data import folders, parquet
 from classgraft.data.images import Images
 from classgraft.data.sources import Source
@@ -23,7 +24,7 @@ from classgraft.folder import load
 from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, known_images, unlabelled_images
 from classgraft.models.classifier import Classifier
-from classgraft.teaching import gently, start
+from classgraft.teaching import start
 from classgraft.training.answers import answers
 from classgraft.training.carries import digest
 from classgraft.training.journal import hangs_on
@@ -57,7 +58,7 @@ def distill(
         images: as for ``extend``, of some or all of the teacher's classes; or a folder of images alone, unlabelled.
         student: where a fresh network comes from, as for ``import_model``; or a bundle, or its folder, which starts from
             its weights: with new rows, unless it has the same classes; such as were trained elsewhere learn by
-            ``teaching.TUNING`` unless the settings say ``lr`` or ``optimiser``.
+            ``choosing.TUNING`` unless the settings say ``lr`` or ``optimiser``.
         method: a name from ``classgraft methods``.
         settings: fields of the method.
         arguments: for the constructor of a fresh network.
@@ -75,7 +76,7 @@ def distill(
         raise InputError(f"'{method}' learns from {targets}, not from classes; call it from Python, or take kd.")
     if isinstance(student, str) and os.path.isdir(student):
         student = load(student)
-    settings = gently(student, settings) if isinstance(student, Bundle) else settings or {}
+    settings = gently("distill", method, student, settings) if isinstance(student, Bundle) else settings or {}
     fields = {f.name for f in dataclasses.fields(catalogue.method_type(catalogue.entry(method, "distill")))}
     distiller = catalogue.distiller(method, {**({"seed": seed} if fields & {"seed", "recipe"} else {}), **settings})
     hangs_on(teacher.model)

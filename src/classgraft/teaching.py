@@ -12,12 +12,13 @@ from torch import nn
 
 from classgraft import catalogue
 from classgraft.bundle import Bundle
+from classgraft.choosing import gently
 from classgraft.data.images import Images
 from classgraft.data.names import check_names
 from classgraft.errors import InputError
 from classgraft.history import event_of, settings_of
 from classgraft.looking import Sources, known_images, unlabelled_images
-from classgraft.models.classifier import Classifier, folded, untrained
+from classgraft.models.classifier import Classifier
 from classgraft.models.cut import cut, head_name, joined, prove
 from classgraft.models.preparation import Preparation
 from classgraft.models.sources import Architecture, load_weights, read_weights
@@ -25,15 +26,6 @@ from classgraft.models.wrapped import Beside, wrapped
 from classgraft.training.answers import answers
 from classgraft.training.journal import hangs_on
 
-TUNING: Mapping[str, Any] = {"optimiser": "adamw", "lr": 5e-4, "weight_decay": 0.01}
-"""How weights learn on that were trained elsewhere, unless a rate is asked for. Rates for fresh weights undo them: of ten
-flowers (development, ten photos each, 128 pixels) an ImageNet MobileNetV2 knows 24 % with SGD at 0.1, 56 at 0.01 and 62 at
-0.003, and 77 with AdamW at 2e-4 and 81 at 5e-4. Small networks that SGD taught from fresh weights learn on better by SGD:
-beside 100 labelled digits a ResNet-8 of 71 % comes to 92 % by fixmatch, and to 81 with AdamW."""
-UNEVENED = 2e-4
-"""The rate where no batch norm evens out what a step does, as in transformers or where it was folded: there that MobileNetV2
-knows 83 (85 at 5e-4; with three photos 69 and 58), and SGD leaves chance even at 0.001. From five photos and 65 %, five epochs
-of fixmatch (ratio 2, batches of 32) come to 67, ten to 74; at 5e-4, five to 47."""
 LOOKED_AT = 256
 """Images on which it is seen whether training has undone a network."""
 
@@ -111,9 +103,9 @@ def train(
     """Train a bundle's model on labelled images of its classes.
 
     With ``shots``, on at most so many of each, drawn by the seed; the history tells the draw and a fingerprint of it. Where
-    neither ``lr`` nor ``optimiser`` is among the settings, weights that were trained elsewhere learn by ``TUNING``.
+    neither ``lr`` nor ``optimiser`` is among the settings, weights that were trained elsewhere learn by ``choosing.TUNING``.
     """
-    trainer = catalogue.trainer(method, gently(bundle, settings))
+    trainer = catalogue.trainer(method, gently("train", method, bundle, settings))
     known = known_images(bundle, images, strict, warn)
     drawn: dict[str, Any] = {}
     if shots is not None:
@@ -141,7 +133,7 @@ def self_train(
     """Train a student on labelled and on unlabelled images, with the bundle's model as its teacher.
 
     The student is ``student`` (``start(source, bundle.classes, preparation=bundle.preparation)``), else the bundle's model,
-    which learns by ``TUNING`` as in ``train`` where its weights are from elsewhere.
+    which learns by ``choosing.TUNING`` as in ``train`` where its weights are from elsewhere.
 
     Raises:
         InputError: the student has other classes or takes its images prepared in another way.
@@ -149,7 +141,7 @@ def self_train(
     if (targets := catalogue.entry(method, "self-train").targets) != "classes":
         raise InputError(f"'{method}' learns from {targets}, not from classes; call it from Python, or take fixmatch.")
     pupil = student or bundle
-    selftrainer = catalogue.selftrainer(method, gently(pupil, settings))
+    selftrainer = catalogue.selftrainer(method, gently("self-train", method, pupil, settings))
     if pupil.classes != bundle.classes or pupil.preparation != bundle.preparation:
         raise InputError("The student's classes and preparation differ from the model's; start it with those.")
     hangs_on(bundle.model)
@@ -164,19 +156,6 @@ def self_train(
     return dataclasses.replace(pupil, history=bundle.history, added=bundle.added).taught(trained, event)
 
 
-def gently(bundle: Bundle, asked: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What was asked for, over ``TUNING`` where nothing says how fast and the weights are of another training than SGD here."""
-    asked = asked or {}
-    steps = [event for event in bundle.history if event["event"] in ("train", "self-train", "distill")]
-    here = bool(steps) and steps[-1].get("settings", {}).get("recipe", {}).get("optimiser") == "sgd"
-    head_alone = asked.get("linear_probe") == 1  # whose weights are fresh
-    if here or head_alone or {"lr", "optimiser"} & asked.keys() or untrained(bundle.model.body):
-        return asked
-    norms = [part for part in bundle.model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    evened = any(not folded(norm) for norm in norms)
-    return {**TUNING, **({} if evened else {"lr": UNEVENED}), **asked}
-
-
 def _say_if_nothing_learnt(model: Classifier, known: Images, warn: Callable[[str], None]) -> None:
     """Warns where a network gives one answer to all, as it does after a rate that was too high for it."""
     few = known.some(LOOKED_AT, 0)
@@ -188,4 +167,4 @@ def _say_if_nothing_learnt(model: Classifier, known: Images, warn: Callable[[str
         )
 
 
-__all__ = ["gently", "self_train", "start", "train"]
+__all__ = ["self_train", "start", "train"]
