@@ -20,7 +20,7 @@ def few(found: dict[str, Any]) -> str:
     """Filled by benchmarks/few.py."""
     sections = []
     for name, title in (("few-cifar10", "CIFAR-10"), ("few-flowers", "Ten flowers, ImageNet body")):
-        if name in found:
+        if name in found and found[name]["rows"]:
             result, lines = found[name], []
             for shots, row in sorted(
                 dict.fromkeys((r["shots"], r["row"]) for r in result["rows"]), key=lambda key: key[0]
@@ -32,7 +32,7 @@ def few(found: dict[str, Any]) -> str:
                 lines.append([row, str(shots), over(draws, "top-1"), more, over(draws, "top-5"),
                               _likeness([r["likeness"] for r in draws if "likeness" in r]), str(len(draws))])  # fmt: skip
             head = ["row", "images a class", "top-1", "over plain", "top-5", "likeness in a class, across", "seeds"]
-            table = grid(head, lines) if lines else "No row yet."
+            table = grid(head, lines)
             alike = (result.get("maps") or {}).get("likeness", {})
             drawn = "\n\n".join(
                 f"{words}: the points of ten images a class, and pictures on the way from one image of a class to another."
