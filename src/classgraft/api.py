@@ -1,7 +1,4 @@
-"""Every command as a function, for Python.
-
-The command line does nothing that is not here.
-"""
+"""Commands as functions, for Python; those that teach a network are in ``teaching`` and ``shrinking``."""
 
 from __future__ import annotations
 
